@@ -1,0 +1,1 @@
+"""Attacks, defences and measures of harm."""

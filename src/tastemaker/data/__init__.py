@@ -1,0 +1,1 @@
+"""Data in: reading, checking, describing, filtering and splitting."""

@@ -1,0 +1,1 @@
+"""Protocols that measure systems, and the report they write."""

@@ -1,0 +1,1 @@
+"""Datasets turned into what learning consumes: matrices and typed batches."""

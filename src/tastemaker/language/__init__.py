@@ -1,0 +1,1 @@
+"""Text, images and language models behind small protocols."""

@@ -1,0 +1,1 @@
+"""Environments: worlds of users to act in."""

@@ -1,0 +1,1 @@
+"""Neighbours, linear models, factorisation."""

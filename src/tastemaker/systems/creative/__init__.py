@@ -1,0 +1,1 @@
+"""Content made for one person."""

@@ -1,0 +1,1 @@
+"""Propagation over the user-item graph."""

@@ -1,0 +1,1 @@
+"""Features, several tasks, search."""

@@ -1,0 +1,84 @@
+"""A dataset on disk: a folder of Parquet files and one small TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tastemaker.types.dataset import Dataset
+from tastemaker.types.errors import DataError, NotFound
+from tastemaker.types.files import replace_folder
+
+DATASET_FILE = "dataset.toml"
+FORMAT = 1
+
+
+def save_dataset(data: Dataset, folder: Path) -> Path:
+    """Write `data`; the folder appears whole or not at all."""
+    with replace_folder(folder, marker=DATASET_FILE) as fresh:
+        for name in ("users", "items", "events"):
+            getattr(data, name).write_parquet(fresh / f"{name}.parquet", compression="zstd", compression_level=1)
+        for name, frame in data.edges.items():
+            (fresh / "edges").mkdir(exist_ok=True)
+            frame.write_parquet(fresh / "edges" / f"{name}.parquet")
+        if data.dialogues is not None:
+            data.dialogues.write_parquet(fresh / "dialogues.parquet")
+        about: dict[str, Any] = {"format": FORMAT, "name": data.name}
+        if data.time_unit:
+            about["time_unit"] = data.time_unit
+        about["counts"] = {"users": data.n_users, "items": data.n_items, "events": data.n_events}
+        about["notes"] = dict(data.notes)
+        about["kinds"] = {table: dict(kinds) for table, kinds in data.kinds.items()}
+        if "fingerprint" in data.__dict__:  # known already; never computed only to be stored
+            about["fingerprint"] = data.fingerprint
+        (fresh / DATASET_FILE).write_text(to_toml(about), encoding="utf-8")
+    return folder
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read a folder that `save_dataset` wrote."""
+    about_file = folder / DATASET_FILE
+    if not about_file.is_file():
+        raise NotFound(
+            f"{folder} holds no dataset (there is no {DATASET_FILE})",
+            hint=f"import one with: tastemaker data import FILE --out {folder}",
+        )
+    about = tomllib.loads(about_file.read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise DataError(f"{about_file} is of format {about.get('format')!r}, this version reads format {FORMAT}")
+    edges = {path.stem: pl.read_parquet(path) for path in sorted((folder / "edges").glob("*.parquet"))}
+    dialogues = folder / "dialogues.parquet"
+    data = Dataset(
+        name=about["name"],
+        users=pl.read_parquet(folder / "users.parquet"),
+        items=pl.read_parquet(folder / "items.parquet"),
+        events=pl.read_parquet(folder / "events.parquet"),
+        edges=edges,
+        dialogues=pl.read_parquet(dialogues) if dialogues.is_file() else None,
+        kinds=about.get("kinds", {}),
+        time_unit=about.get("time_unit"),
+        notes=about.get("notes", {}),
+    )
+    if "fingerprint" in about:
+        data.__dict__["fingerprint"] = about["fingerprint"]
+    return data
+
+
+def to_toml(table: dict[str, Any], prefix: str = "") -> str:
+    """TOML of nested tables of strings, numbers, flags and lists of them: what our own files hold."""
+    import json
+
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    quoted = {
+        key: key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+        for key in table
+    }
+    lines = [f"{quoted[key]} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            path = f"{prefix}.{quoted[key]}" if prefix else quoted[key]
+            lines += ["", f"[{path}]", to_toml(value, path).rstrip("\n")]
+    return "\n".join(lines) + "\n"
