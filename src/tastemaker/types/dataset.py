@@ -177,7 +177,7 @@ class Dataset:
         for table in ("users", "items", "events"):
             frame: pl.DataFrame = getattr(self, table)
             names = [c for c in frame.columns if c not in skip or (table == "events" and c in ("kind", "value"))]
-            tables[table] = {name: self._column(cast(Table, table), frame[name]) for name in names}
+            tables[table] = {name: self._column(table, frame[name]) for name in names}
         return Schema(self.n_users, self.n_items, **tables, time_unit=self.time_unit)
 
     def _column(self, table: Table, values: pl.Series) -> Column:

@@ -102,9 +102,9 @@ class Samples:
         }
         if len(set(sizes.values())) > 1 or any(size % self.n for size in sizes.values()):
             raise UsageError(f"samples have B * {self.n} rows in every part, got {sizes}")
-        if self.tokens is not None and self.logp is not None:
-            if not np.array_equal(self.tokens.offsets, self.logp.offsets):
-                raise UsageError("every token has one log-probability: tokens and logp must share their offsets")
+        both = self.tokens is not None and self.logp is not None
+        if both and not np.array_equal(self.tokens.offsets, self.logp.offsets):  # type: ignore[union-attr]
+            raise UsageError("every token has one log-probability: tokens and logp must share their offsets")
 
 
 @dataclass(frozen=True)

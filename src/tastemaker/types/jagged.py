@@ -201,7 +201,7 @@ class Jagged(Generic[V]):
         if not same:
             return False
         if isinstance(self.values, Columns):
-            return self.values == other.values
+            return bool(self.values == other.values)
         return bool(np.array_equal(self.values, other.values))
 
     __hash__ = None  # type: ignore[assignment]
@@ -209,13 +209,12 @@ class Jagged(Generic[V]):
 
 def concat(parts: Sequence[Jagged[V]]) -> Jagged[V]:
     """The rows of all parts, one after the other."""
-    first = parts[0].values
-    if isinstance(first, Columns):
-        names = list(first)
-        columns = {name: np.concatenate([part.values[name] for part in parts]) for name in names}
-        values: Any = Columns(columns, size=None if names else sum(p.values.n_rows for p in parts))
+    each: list[Any] = [part.values for part in parts]
+    if isinstance(each[0], Columns):
+        columns = {name: np.concatenate([values[name] for values in each]) for name in each[0]}
+        values: Any = Columns(columns, size=None if columns else sum(v.n_rows for v in each))
     else:
-        values = np.concatenate([part.values for part in parts])
+        values = np.concatenate(each)
     shifts = np.cumsum([0, *(int(part.offsets[-1]) for part in parts[:-1])])
     tails = [part.offsets[1:] + shift for part, shift in zip(parts, shifts, strict=True)]
     return Jagged(values, np.concatenate([np.zeros(1, dtype=np.int64), *tails]))

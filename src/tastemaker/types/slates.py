@@ -58,7 +58,7 @@ class Slates:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Number of items of each list [B]."""
-        return (self.items >= 0).sum(axis=1)
+        return np.asarray((self.items >= 0).sum(axis=1))
 
     def take(self, rows: NDArray[np.integer[Any]] | slice) -> Slates:
         logp = None if self.logp is None else self.logp[rows]

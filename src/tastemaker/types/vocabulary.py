@@ -92,9 +92,12 @@ class Vocabulary:
         """The number of one id, or an error that names the nearest ids."""
         found = int(self.numbers([outside])[0])
         if found == UNKNOWN:
-            some = (str(s) for s in self.series.head(5000))
-            raise NotFound(f"no {self.of} has the id {outside!r}", hint=nearest(str(outside), some))
+            raise NotFound(f"no {self.of} has the id {outside!r}", hint=self.like(outside))
         return found
+
+    def like(self, outside: Any) -> str:
+        """A hint for an id that is not here: the nearest among the first few thousand."""
+        return nearest(str(outside), map(str, self.series.head(5000)))
 
     def ids(self, numbers: NDArray[np.integer[Any]] | Iterable[int]) -> pl.Series:
         """Ids of numbers [N]; missing (null) where a number is -1."""
