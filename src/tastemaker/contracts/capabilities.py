@@ -105,8 +105,8 @@ class Updates(Protocol[D]):
 class Extends(Protocol):
     """Takes in new users and items without training; scores of old items do not move."""
 
-    def extend(self, users: Any = None, items: Any = None) -> None:
-        """Rows of users and items (Polars tables) that follow those known so far, in order."""
+    def extend(self, users: Any = None, items: Any = None) -> Extends:
+        """A new snapshot that also knows these rows (Polars tables), numbered on from the old end."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Search over systems and settings."""
+"""Experiments: comparisons, recipes, and the pages their results fill."""

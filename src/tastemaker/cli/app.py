@@ -1,0 +1,42 @@
+"""All commands in one place: their names, their help, and where each one lives."""
+
+from __future__ import annotations
+
+import typer
+
+from tastemaker.cli import EXIT_CODES
+from tastemaker.cli.data import app as data_app
+from tastemaker.cli.demo import demo
+from tastemaker.cli.doctor import doctor
+from tastemaker.cli.recipe import app as recipe_app
+from tastemaker.cli.work import compare, evaluate, fit, recommend, systems
+
+app = typer.Typer(
+    name="tastemaker",
+    help="Data in, systems compared honestly, the winner's recommendations out.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from tastemaker import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command()(demo)
+app.add_typer(data_app, name="data")
+app.command()(systems)
+app.command()(fit)
+app.command()(evaluate)
+app.command()(compare)
+app.command()(recommend)
+app.add_typer(recipe_app, name="recipe")
+app.command()(doctor)

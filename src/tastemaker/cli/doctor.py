@@ -1,0 +1,57 @@
+"""Is this installation whole, and what can this machine do?"""
+
+from __future__ import annotations
+
+import typer
+
+from tastemaker.cli.common import Json, as_json, show, table
+
+EXTRAS = {
+    "viz": ("altair", "plots in reports and descriptions"),
+    "ann": ("faiss", "approximate search for catalogues of millions"),
+    "images": ("PIL", "posters of the synthetic catalogue"),
+    "stores": ("sqlalchemy", "reading from databases"),
+    "interop": ("pandas", "pandas frames in and out"),
+}
+
+
+def doctor(json: Json = False) -> None:
+    """Check the installation: Python, core packages, extras, compiler cache, memory, a system end to end."""
+    import importlib.util
+
+    from tastemaker.contracts import find, names
+    from tastemaker.data.synthetic import synthetic
+    from tastemaker.train import fit
+    from tastemaker.types.meter import available_memory_mb, machine
+
+    about = machine()
+    checks: list[dict[str, str]] = []
+
+    def add(what: str, state: str, detail: str) -> None:
+        checks.append({"check": what, "state": state, "detail": detail})
+
+    add("python", "ok", about["python"])
+    add("machine", "ok", f"{about['processor']}, {about['cores']} cores, {available_memory_mb() / 1024:.1f} GB free")
+    add("packages", "ok", ", ".join(f"{k} {v}" for k, v in about["versions"].items()))
+    for extra, (module, use) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        add(
+            f"extra {extra}", "ok" if there else "absent", use if there else f"{use}: pip install 'tastemaker[{extra}]'"
+        )
+    broken: list[str] = []
+    for name in names():
+        try:
+            find(name)
+        except Exception as error:
+            broken.append(f"{name}: {error}")
+    add("systems", "broken" if broken else "ok", "; ".join(broken) or f"{len(names())} registered")
+    data = synthetic(100, seed=0)
+    bundle = fit("popularity", data)
+    answer = bundle.recommend([data.user_ids.series[0]], k=3)
+    add("end to end", "ok" if answer.height == 3 else "broken", "fit popularity on made-up data, recommend")
+    if json:
+        as_json({"machine": about, "checks": checks})
+    else:
+        show(table([dict(row) for row in checks]))
+    if any(row["state"] == "broken" for row in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,126 @@
+"""Pages and tables of the documentation that are written by a command, never by hand."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tastemaker.contracts import FAMILIES, SystemInfo, find, names
+from tastemaker.types import settings
+
+BEGIN, END = "<!-- generated: {name} -->", "<!-- end: {name} -->"
+
+
+def systems_table(infos: Sequence[SystemInfo]) -> str:
+    """The README's table of systems."""
+    lines = ["| system | family | what it is | paper | can |", "|---|---|---|---|---|"]
+    order = {family: place for place, family in enumerate(FAMILIES)}
+    for info in sorted(infos, key=lambda i: (order[i.family], i.name)):
+        link = f"[`{info.name}`](docs/systems/{info.name}.md)"
+        lines.append(f"| {link} | {info.family} | {info.title} | {info.paper} | {', '.join(info.capabilities)} |")
+    return "\n".join(lines)
+
+
+def results_table(result: dict[str, Any]) -> str:
+    """One recipe's results beside the published figures."""
+    data, parts = result["data"], result["split"]
+    figures = sorted({name for s in result["systems"].values() for name in s["metrics"]}, key=_metric_order)
+    lines = [
+        f"## {result['title']}",
+        "",
+        f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events; "
+        f"{parts['train']:,} train, {parts['valid']:,} valid, {parts['test']:,} test. "
+        f"Protocol: {result['protocol']}. "
+        f"Command: `tastemaker recipe run {result['recipe']}`.",
+        "",
+    ]
+    if result["source"]:
+        lines += [f"Published figures: {result['source']}", ""]
+    if result["note"]:
+        lines += [result["note"], ""]
+    head = ["system", *figures, "fit s", "evaluate s", "peak MB"]
+    lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for key, system in result["systems"].items():
+        cells = [f"`{key}`"]
+        for name in figures:
+            ours, theirs = system["metrics"].get(name), system["published"].get(name)
+            text = "" if ours is None else f"{ours:.4f}"
+            cells.append(text + (f" ({theirs:.4f})" if theirs is not None else ""))
+        run = system["runs"][0]
+        peak = max(run["fit_peak_mb"], run["evaluate_peak_mb"])
+        cells += [f"{run['fit_seconds']:.1f}", f"{run['evaluate_seconds']:.1f}", f"{peak:,}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    notes = [f"- `{key}`: {s['note']}" for key, s in result["systems"].items() if s["note"]]
+    warnings = [f"- {warning}" for warning in parts["warnings"]]
+    lines += ["", "In brackets: published."] + (["", *notes] if notes else [])
+    lines += ["", "What this split lets a system see:", "", *warnings] if warnings else []
+    return "\n".join(lines) + "\n"
+
+
+def system_page(info: SystemInfo, results: Sequence[dict[str, Any]]) -> str:
+    """A system's page: its docstring, its settings, and what recipes gave."""
+    module = inspect.getmodule(info.cls)
+    about = inspect.getdoc(module) or inspect.getdoc(info.cls) or ""
+    lines = [
+        f"# {info.name}",
+        "",
+        f"{info.title}. Family: {info.family}. Paper: {info.paper}.",
+        "",
+        about,
+        "",
+        f"Learns from: {', '.join(sorted(info.learns_from)) or 'nothing'}. "
+        f"Needs, to answer: {', '.join(sorted(info.needs)) or 'nothing'}. Can: {', '.join(info.capabilities)}.",
+        "",
+    ]
+    known = settings(info.config)
+    if known:
+        lines += ["| setting | default | what it does |", "|---|---|---|"]
+        lines += [f"| `{name}` | `{default}` | {about.doc} |" for name, (default, about) in known.items()]
+        lines.append("")
+    lines += ["```sh", f"tastemaker fit {info.name} DATA --out bundles/{info.name}", "```", ""]
+    rows = [(r, key, s) for r in results for key, s in r["systems"].items() if s["system"] == info.name]
+    if rows:
+        lines += ["## Results", "", "| recipe | entry | figures (published) |", "|---|---|---|"]
+        for result, key, system in rows:
+            shown = []
+            for name, value in sorted(system["metrics"].items(), key=lambda pair: _metric_order(pair[0])):
+                theirs = system["published"].get(name)
+                shown.append(f"{name} {value:.4f}" + (f" ({theirs:.4f})" if theirs is not None else ""))
+            lines.append(f"| {result['recipe']} | `{key}` | {', '.join(shown)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def stored_results(folder: Path) -> list[dict[str, Any]]:
+    """All results, by recipe."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Every generated page below `root` and what it should say."""
+    results = stored_results(root / "results")
+    infos = [find(name) for name in names()]
+    found = {root / "docs" / "systems" / f"{info.name}.md": system_page(info, results) for info in infos}
+    tables = "\n".join(results_table(result) for result in results)
+    found[root / "docs" / "results.md"] = (
+        "# Results\n\nWritten by `tastemaker recipe table --write` from `results/`.\n\n" + tables
+    )
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    found[root / "README.md"] = filled(readme, "systems", systems_table(infos))
+    return found
+
+
+def filled(text: str, name: str, block: str) -> str:
+    """`text` with the block between the markers of `name` replaced."""
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    before, found, rest = text.partition(begin)
+    _, also, after = rest.partition(end)
+    return f"{before}{begin}\n{block}\n{end}{after}" if found and also else text
+
+
+def _metric_order(name: str) -> tuple[int, str]:
+    metric, _, k = name.partition("@")
+    return int(k or 0), metric

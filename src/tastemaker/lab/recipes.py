@@ -1,0 +1,244 @@
+"""Recipes: published experiments as TOML files, run by name, their results written beside what was published."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import tastemaker
+from tastemaker.contracts import find
+from tastemaker.data import filters, split
+from tastemaker.data.sources import get
+from tastemaker.evaluate import evaluate
+from tastemaker.train import fit
+from tastemaker.types import (
+    ConfigError,
+    Dataset,
+    NotFound,
+    Part,
+    Split,
+    config_to_json,
+    make_config,
+    nearest,
+    progress,
+    replace_file,
+)
+from tastemaker.types.meter import machine, metered
+
+Tier = Literal["ci", "cpu", "full"]
+TIERS: dict[Tier, str] = {"ci": "up to 60 s", "cpu": "up to 90 minutes on 2 cores", "full": "published size"}
+
+
+class Entry(BaseModel):
+    """One system of a recipe: its settings, and the figures that were published for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    label: str | None = None
+    tier: Tier = "cpu"
+    config: dict[str, Any] = {}
+    seeds: list[int] = [0]
+    published: dict[str, float] = {}
+    source: str | None = None
+    note: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What the entry is called among the recipe's systems."""
+        return self.label or self.name
+
+
+class Recipe(BaseModel):
+    """One experiment: dataset, filters, split, metrics, systems."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = ""
+    title: str
+    dataset: str
+    filters: list[dict[str, Any]] = []
+    split: str
+    seed: int = 0
+    part: Part = "test"
+    ks: list[int] = [10, 20]
+    metrics: list[str] = ["recall", "ndcg"]
+    source: str = ""
+    note: str = ""
+    systems: list[Entry] = Field(min_length=1)
+
+
+def folder() -> Path:
+    """Where recipes are: `recipes/` here, else those that came with the package."""
+    here = Path("recipes")
+    if here.is_dir():
+        return here
+    packaged = Path(str(files(tastemaker))) / "_recipes"
+    return packaged if packaged.is_dir() else Path(str(files(tastemaker))).parents[1] / "recipes"
+
+
+def recipes(where: Path | None = None) -> list[Recipe]:
+    """All recipes, by name."""
+    return [read(path) for path in sorted((where or folder()).glob("*.toml"))]
+
+
+def read(path: Path) -> Recipe:
+    """One recipe; what it says of systems and settings is checked against the systems."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate({**raw, "name": path.stem})
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"{path} is not a recipe: {error}") from error
+    keys = [entry.key for entry in recipe.systems]
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"{path} lists a system twice", hint="give one of them a label")
+    for entry in recipe.systems:
+        make_config(find(entry.name).config, entry.config, of=f"{entry.name} in {path.name}")
+    return recipe
+
+
+def named(name: str, where: Path | None = None) -> Recipe:
+    """The recipe of this name."""
+    path = (where or folder()) / f"{name}.toml"
+    if not path.is_file():
+        known = [p.stem for p in (where or folder()).glob("*.toml")]
+        raise NotFound(f"there is no recipe {name!r}", hint=nearest(name, known))
+    return read(path)
+
+
+def prepare(recipe: Recipe, data_folder: str | Path | None = None) -> Split:
+    """The recipe's dataset, filtered and split."""
+    data = get(recipe.dataset, folder=None if data_folder is None else Path(data_folder))
+    for step in recipe.filters:
+        data = _filtered(data, dict(step))
+    return split(data, recipe.split, seed=recipe.seed)
+
+
+def run(
+    recipe: Recipe,
+    *,
+    only: Sequence[str] | None = None,
+    tiers: Sequence[Tier] = ("ci", "cpu"),
+    results: Path = Path("results"),
+    data_folder: str | Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Run the chosen systems of a recipe and write `results/<recipe>.json`; other systems' results stay.
+
+    Every finished system is written at once, so a run that is stopped loses at most the one it was at.
+    """
+    keys = [entry.key for entry in recipe.systems]
+    if only and (unknown := set(only) - set(keys)):
+        missing = sorted(unknown)[0]
+        raise NotFound(f"the recipe {recipe.name} has no system {missing!r}", hint=nearest(missing, keys))
+    entries = [e for e in recipe.systems if (e.key in only if only else e.tier in tiers)]
+    parts = prepare(recipe, data_folder)
+    for warning in parts.warnings:
+        tell(f"[yellow]warning:[/] {warning}")
+    path = results / f"{recipe.name}.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    about = _about(recipe, parts)
+    same = stored.get("data") == about["data"] and stored.get("split") == about["split"]
+    payload = {**about, "systems": stored.get("systems", {}) if same else {}}
+    with progress(recipe.name, sum(len(e.seeds) for e in entries)) as advance:
+        for entry in entries:
+            runs = []
+            for seed in entry.seeds:
+                runs.append(_run_one(recipe, entry, parts, seed))
+                advance(1)
+            payload["systems"][entry.key] = _result(entry, runs)
+            payload["systems"] = {key: payload["systems"][key] for key in keys if key in payload["systems"]}
+            with replace_file(path) as fresh:
+                fresh.write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            tell(_line(entry, payload["systems"][entry.key]))
+    return payload
+
+
+def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int) -> dict[str, Any]:
+    bundle = fit(entry.name, parts.train, entry.config, seed=seed, histories=False)
+    with metered() as cost:
+        report = evaluate(bundle, parts, part=recipe.part, ks=tuple(recipe.ks), metrics=list(recipe.metrics))
+    made = bundle.about["fit"]
+    return {
+        "seed": seed,
+        "metrics": {name: round(value, 5) for name, value in report.values().items()},
+        "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in report.intervals().items()},
+        "cases": report.n,
+        "fit_seconds": round(made["seconds"], 2),
+        "fit_peak_mb": round(made["peak_mb"]),
+        "evaluate_seconds": round(cost.seconds, 2),
+        "evaluate_peak_mb": round(cost.peak_mb),
+        "facts": bundle.about.get("facts", {}),
+    }
+
+
+def _result(entry: Entry, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    info = find(entry.name)
+    names = list(runs[0]["metrics"])
+    return {
+        "system": entry.name,
+        "version": info.version,
+        "tier": entry.tier,
+        "config": config_to_json(make_config(info.config, entry.config)),
+        "metrics": {name: round(sum(r["metrics"][name] for r in runs) / len(runs), 5) for name in names},
+        "published": entry.published,
+        "source": entry.source,
+        "note": entry.note,
+        "runs": runs,
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": "tastemaker recipe run",
+    }
+
+
+def _about(recipe: Recipe, parts: Split) -> dict[str, Any]:
+    data = parts.data
+    return {
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "source": recipe.source,
+        "note": recipe.note,
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "users": data.n_users,
+            "items": data.n_items,
+            "events": data.n_events,
+        },
+        "split": {
+            "spec": json.loads(json.dumps(dict(parts.spec), default=str)),
+            "train": parts.events("train").height,
+            "valid": parts.events("valid").height,
+            "test": parts.events("test").height,
+            "history": parts.history,
+            "warnings": list(parts.warnings),
+        },
+        "part": recipe.part,
+        "protocol": "full catalogue, items seen in training and validation left out",
+    }
+
+
+def _line(entry: Entry, result: dict[str, Any]) -> str:
+    shown = []
+    for name, value in result["metrics"].items():
+        published = f" (published {entry.published[name]:.4f})" if name in entry.published else ""
+        shown.append(f"{name} {value:.4f}{published}")
+    return f"{entry.key}: " + ", ".join(shown) + f"; fit {result['runs'][0]['fit_seconds']:.1f} s"
+
+
+def _filtered(data: Dataset, step: dict[str, Any]) -> Dataset:
+    """One filter step: {filter = "k_core", k = 5}."""
+    name = step.pop("filter", "")
+    function = getattr(filters, str(name), None) if str(name) in filters.FILTERS else None
+    if function is None:
+        raise ConfigError(f"there is no filter {name!r}", hint=nearest(str(name), filters.FILTERS))
+    try:
+        result: Dataset = function(data, **step)
+    except TypeError as error:
+        raise ConfigError(f"the filter {name} does not take these settings: {error}") from error
+    return result
