@@ -11,25 +11,58 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bundle": "tastemaker.train",
     "Dataset": "tastemaker.types",
+    "Jagged": "tastemaker.types",
     "Requests": "tastemaker.types",
     "Slates": "tastemaker.types",
-    "Jagged": "tastemaker.types",
+    "Split": "tastemaker.types",
     "TastemakerError": "tastemaker.types",
+    "compare": "tastemaker.evaluate",
+    "describe": "tastemaker.data",
+    "evaluate": "tastemaker.evaluate",
+    "fit": "tastemaker.train",
+    "retriever": "tastemaker.index",
+    "split": "tastemaker.data",
+    "synthetic": "tastemaker.data",
     "system": "tastemaker.contracts",
 }
 
 if TYPE_CHECKING:
     from tastemaker.contracts import system
-    from tastemaker.types import Dataset, Jagged, Requests, Slates, TastemakerError
+    from tastemaker.data import describe, split, synthetic
+    from tastemaker.evaluate import compare, evaluate
+    from tastemaker.index import retriever
+    from tastemaker.train import Bundle, fit
+    from tastemaker.types import Dataset, Jagged, Requests, Slates, Split, TastemakerError
 
-__all__ = ["Dataset", "Jagged", "Requests", "Slates", "TastemakerError", "__version__", "system"]
+__all__ = [
+    "Bundle",
+    "Dataset",
+    "Jagged",
+    "Requests",
+    "Slates",
+    "Split",
+    "TastemakerError",
+    "__version__",
+    "compare",
+    "describe",
+    "evaluate",
+    "fit",
+    "retriever",
+    "split",
+    "synthetic",
+    "system",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'tastemaker' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tastemaker' has no attribute {name!r}")
+    home = importlib.import_module(_HOMES[name])
+    found = getattr(home, name)
+    globals()[name] = found  # a function may share its name with the room it lives in: keep the function
+    return found
 
 
 def __dir__() -> list[str]:

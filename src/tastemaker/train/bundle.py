@@ -219,7 +219,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 def histories_of(data: Dataset) -> Jagged[Columns]:
     """What each user of `data` chose, as a bundle keeps it."""
-    return data.histories(("item", "time") if data.has_time else ("item",))
+    kept = [name for name in ("item", "time", "value") if name in data.events.columns]
+    return data.histories(tuple(kept))
 
 
 def export_state(system: Any) -> State:
