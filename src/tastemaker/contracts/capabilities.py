@@ -90,15 +90,13 @@ class Acts(Protocol[S]):
 
 @runtime_checkable
 class Updates(Protocol[D]):
-    """Learns from feedback while it serves; deltas of several workers merge in any order."""
+    """Learns while it serves; deltas merge in any order, and `apply` gives a new snapshot beside this one."""
 
     def update(self, feedback: Feedback) -> D: ...
 
     def merge(self, left: D, right: D) -> D: ...
 
-    def apply(self, delta: D) -> Updates[D]:
-        """A new snapshot; this one stays as it is."""
-        ...
+    def apply(self, delta: D) -> Updates[D]: ...
 
 
 @runtime_checkable
@@ -135,6 +133,13 @@ class Keeps(Protocol):
     def restore(self, state: State) -> None:
         """Take the arrays `export` gave. Raise BundleError where they do not fit config and schema."""
         ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """Has figures of its own to record in the bundle's manifest, as what an approximation lost."""
+
+    def facts(self) -> Mapping[str, float | str]: ...
 
 
 CAPABILITIES: Mapping[str, type] = {

@@ -19,9 +19,7 @@ class TextEncoder(Protocol):
     """Texts to vectors."""
 
     @property
-    def identity(self) -> str:
-        """Name and version: part of the key of everything computed with it."""
-        ...
+    def identity(self) -> str: ...  # name and version: part of the key of everything computed with it
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 

@@ -10,7 +10,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from tastemaker.contracts import Fit, Precompute, SystemInfo, find, info_of
+from tastemaker.contracts import Fit, Precompute, SystemInfo, Tells, find, info_of
 from tastemaker.train.bundle import Bundle, histories_of
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.types import (
@@ -123,6 +123,7 @@ def fit(
         about={
             "data": {"name": data.name, "fingerprint": data.fingerprint, "events": data.n_events},
             "seed": seed,
+            "facts": dict(built.facts()) if isinstance(built, Tells) else {},
             "fit": {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
         },
     )
