@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tastemaker.types.edges import earlier, without
 from tastemaker.types.errors import DataError, NotFound, UsageError, nearest
 from tastemaker.types.jagged import Columns, Jagged
 from tastemaker.types.schema import KINDS, Column, Kind, Schema, TimeUnit
@@ -43,6 +44,7 @@ PASSIVE_KINDS = frozenset({IMPRESSION, "search"})
 AVAILABLE = "available"
 """Column of `users` and `items`: since when the row may be known, in the dataset's time unit."""
 
+CHECK_BLOCK = 1 << 18
 Table = Literal["users", "items", "events"]
 
 
@@ -53,7 +55,8 @@ class Dataset:
     users: first column "user" holds the outside ids; further columns are attributes
     items: first column "item" holds the outside ids; further columns are attributes
     events: see `EVENT_COLUMNS`; sorted by user, then time; the order of equal times is kept
-    edges: by name, tables of ("head", "relation", "tail") and whatever else they carry
+    edges: by name, tables of ("head", "relation", "tail") and whatever else they carry; ends are outside ids
+        (text), of users in the table "social", of items or of anything else in all others
     dialogues: one row a turn ("dialogue", "turn", "speaker", "text", "items", ...), or None
     kinds: the kind of each attribute and context column; what is not named is inferred
     time_unit: "us", "step" (an order without clock), or None where events carry no time
@@ -100,13 +103,14 @@ class Dataset:
     def _order(self) -> NDArray[np.int64] | None:
         """What sorts events by user, then time; None where they are sorted already."""
         users = self.events["user"].to_numpy()
-        step = np.diff(users)
-        fine = step > 0
-        if "time" in self.events.columns:
-            times = self.events["time"].to_numpy()
-            fine |= (step == 0) & (np.diff(times) >= 0)
-            return None if fine.all() else np.lexsort((times, users))
-        return None if (fine | (step == 0)).all() else np.argsort(users, kind="stable")
+        times = self.events["time"].to_numpy() if "time" in self.events.columns else None
+        for start in range(0, len(users), CHECK_BLOCK):  # in blocks: no copies as long as the table
+            block = slice(start, start + CHECK_BLOCK + 1)
+            step = np.diff(users[block])
+            rising = step >= 0 if times is None else (step > 0) | ((step == 0) & (np.diff(times[block]) >= 0))
+            if not rising.all():
+                return np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        return None
 
     # -- sizes and ids
 
@@ -147,12 +151,21 @@ class Dataset:
         found |= {f"edges.{name}" for name in self.edges}
         return frozenset(found | ({"dialogues"} if self.dialogues is not None else set()))
 
+    def choices(self) -> NDArray[np.bool_] | None:
+        """Where in the events [N] a user chose an item; None where every event is such a choice.
+
+        Impressions, searches and other events without an item are no choices.
+        """
+        chosen: pl.Series | None = self.events["item"].is_not_null() if self.events["item"].null_count() else None
+        if "kind" in self.events.columns:
+            active = ~self.events["kind"].is_in(list(PASSIVE_KINDS)).fill_null(False)
+            chosen = active if chosen is None else chosen & active
+        return None if chosen is None or chosen.all() else chosen.to_numpy()
+
     def interactions(self) -> pl.DataFrame:
-        """Events in which a user chose an item: impressions and events without an item left out."""
-        chosen = self.events
-        if "kind" in chosen.columns:
-            chosen = chosen.filter(~pl.col("kind").is_in(list(PASSIVE_KINDS)).fill_null(False))
-        return chosen.filter(pl.col("item").is_not_null()) if chosen["item"].null_count() else chosen
+        """Events in which a user chose an item: see `choices`."""
+        chosen = self.choices()
+        return self.events if chosen is None else self.events.filter(pl.Series(chosen))
 
     def histories(self, columns: tuple[str, ...] = ("item",), *, passive: bool = False) -> Jagged[Columns]:
         """Each user's events, oldest first: Jagged of n_users rows; a missing item is -1."""
@@ -198,7 +211,7 @@ class Dataset:
         return replace(self, events=events, notes={**self.notes, **notes})
 
     def asof(self, time: int) -> Dataset:
-        """What was known before `time`: earlier events, and the users and items available by then."""
+        """What was known before `time`: earlier events, the users and items available by then, and their edges."""
         if not self.has_time:
             raise UsageError(f"{self.name} has no times, so nothing can be said of a point in time")
 
@@ -208,8 +221,15 @@ class Dataset:
             return table.head(int((table[AVAILABLE] < time).fill_null(False).sum()))
 
         users, items = known(self.users), known(self.items)
-        events = self.events.filter(pl.col("time") < time)
-        return replace(self, users=users, items=items, events=events)
+        gone = self.users.slice(users.height), self.items.slice(items.height)
+        return replace(
+            self,
+            users=users,
+            items=items,
+            events=self.events.filter(pl.col("time") < time),
+            edges={name: earlier(frame, time) for name, frame in without(self.edges, *gone).items()},
+            dialogues=None if self.dialogues is None else earlier(self.dialogues, time),
+        )
 
     # -- identity
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -13,26 +13,39 @@ from numpy.typing import NDArray
 
 from tastemaker.types.dataset import Dataset
 from tastemaker.types.errors import UsageError
-from tastemaker.types.jagged import Jagged
+from tastemaker.types.jagged import Columns, Jagged
 from tastemaker.types.requests import Requests
+from tastemaker.types.vocabulary import UNKNOWN
 
 Part = Literal["train", "valid", "test"]
 PARTS: Mapping[Part, int] = {"train": 0, "valid": 1, "test": 2}
+Shown = Literal["train", "known"]
+SHOWN: tuple[Shown, ...] = ("train", "known")
+HISTORY_COLUMNS = ("item", "time", "value")
+
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
     """B held-out questions and their right answers.
 
+    dropped: cases left out, since every item held out for them had been seen before
+
     Shapes:
-        requests: B requests: users, history, exclude (items seen before), now where there are times
-        targets: Jagged of B rows of item numbers, distinct in a row, none of them excluded
+        requests: B requests: users (-1: training has no event of the user), history, exclude (items seen before;
+            None where items may come again), now where there are times: the time of the first target
+        targets: Jagged of B rows of item numbers in the order of time, distinct in a row, none of them excluded
         gains: the worth of each target, sharing the targets' offsets; None: all worth 1
+        known: [I] bool, the items of the whole dataset that training has a choice of; None: not stated
     """
 
     requests: Requests
     targets: Jagged[NDArray[np.int32]]
     gains: Jagged[NDArray[np.float32]] | None = None
+    known: Flags | None = None
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         if len(self.targets) != self.requests.n:
@@ -45,21 +58,35 @@ class Cases:
     def __len__(self) -> int:
         return self.requests.n
 
+    @property
+    def cold_targets(self) -> int:
+        """Targets that training has no choice of. They stay targets: whoever cannot find them misses them."""
+        return 0 if self.known is None else int(np.count_nonzero(~self.known[self.targets.values]))
+
+    @property
+    def strangers(self) -> int:
+        """Cases whose user training does not know."""
+        return 0 if self.requests.users is None else int(np.count_nonzero(self.requests.users == UNKNOWN))
+
     def take(self, rows: NDArray[np.integer[Any]] | slice) -> Cases:
         gains = None if self.gains is None else self.gains.take(rows)
-        return Cases(self.requests.take(rows), self.targets.take(rows), gains)
+        return Cases(self.requests.take(rows), self.targets.take(rows), gains, self.known, self.dropped)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Parts of one dataset's events.
 
-    name, spec: what was asked for (kind, settings, seed), enough to make the split again
+    name, spec: what was asked for, in short and in full (kind, settings, seed): enough to make the split again
     data: the whole dataset, filters applied
     part: [n_events] int8, one of `PARTS`, or -1 for events that no part holds
     cut: where training ends in time, for splits that cut all users at one time; else None
     history: what a system is shown of a user when it answers test cases: "train" or "known" (train and valid)
     warnings: ways in which the split lets a system see what it could not have known
+    repeats: whether an item seen before may be a target, and be recommended, again
+    case: [n_events] int64, the case that an event belongs to, all of one user; None: a user is a case
+    asked: [n_events] bool, held-out events that are asked for; the others of their case are shown as history.
+        None: all of them are asked for
     """
 
     name: str
@@ -67,14 +94,32 @@ class Split:
     part: NDArray[np.int8]
     spec: Mapping[str, Any] = field(default_factory=dict)
     cut: int | None = None
-    history: Literal["train", "known"] = "train"
+    history: Shown = "train"
     warnings: tuple[str, ...] = ()
+    repeats: bool = False
+    case: NDArray[np.int64] | None = None
+    asked: Flags | None = None
 
     def __post_init__(self) -> None:
-        part = np.ascontiguousarray(self.part, dtype=np.int8)
-        object.__setattr__(self, "part", part)
-        if part.shape != (self.data.n_events,):
-            raise UsageError(f"{self.data.n_events:,} events need as many part numbers, got shape {list(part.shape)}")
+        for name, dtype in (("part", np.int8), ("case", np.int64), ("asked", np.bool_)):
+            value = getattr(self, name)
+            if value is None and name != "part":
+                continue
+            column = np.ascontiguousarray(value, dtype=dtype)
+            object.__setattr__(self, name, column)
+            if column.shape != (n := self.data.n_events,):
+                raise UsageError(f"{n:,} events need as many entries of {name!r}, got shape {list(column.shape)}")
+        low, high = (self.part.min(), self.part.max()) if self.part.size else (0, 0)
+        if low < -1 or high >= len(PARTS):
+            raise UsageError(f"part numbers run from -1 to {len(PARTS) - 1}, got {low} to {high}")
+        if self.history not in SHOWN:
+            raise UsageError(f"what is shown of a user is one of {', '.join(SHOWN)}, got {self.history!r}")
+
+    @property
+    def sizes(self) -> dict[Part, int]:
+        """How many events each part has."""
+        counts = np.bincount(self.part[self.part >= 0], minlength=len(PARTS))
+        return {name: int(counts[code]) for name, code in PARTS.items()}
 
     def events(self, part: Part) -> pl.DataFrame:
         """Events of one part."""
@@ -83,39 +128,123 @@ class Split:
     @cached_property
     def train(self) -> Dataset:
         """All a system may learn from; users and items first seen after `cut` are not in it."""
-        known = self.data if self.cut is None else self.data.asof(self.cut)
-        return known.with_events(self.events("train"))
+        train = self.data.with_events(self.events("train"))
+        return train if self.cut is None else train.asof(self.cut)
 
     def cases(self, part: Part = "test") -> Cases:
-        """One case a user with events in `part`: the user's history, what was seen, and the targets."""
+        """One case a user (or as `case` groups them) with choices in `part`, ordered by user.
+
+        A case shows the user's choices in the parts that `history` names and those of its own that are not asked
+        for, oldest first; items seen in any earlier part are excluded and are no targets, unless they may repeat.
+        """
         if part == "train":
             raise UsageError("cases come from 'valid' or 'test'")
-        shown: tuple[Part, ...] = ("train", "valid") if part == "test" and self.history == "known" else ("train",)
-        seen: tuple[Part, ...] = ("train", "valid") if part == "test" else ("train",)
-        held = self.data.with_events(self.events(part)).interactions()
-        users = held["user"].unique().sort().to_numpy()
-        columns = ("item", *(("time",) if self.data.has_time else ()))
-        history = self._parts(shown).histories(columns).take(users)
-        before = self._parts(seen).histories().take(users).column("item")
-        row = np.searchsorted(users, held["user"].to_numpy())
-        items = held["item"].to_numpy()
-        key = row * np.int64(self.data.n_items) + items
-        past = before.rows * np.int64(self.data.n_items) + before.values
-        first = np.unique(key, return_index=True)[1]
-        first = np.sort(first[~np.isin(key[first], past)])
-        targets = Jagged.from_rows(row[first], items[first], len(users))
-        keep = np.flatnonzero(targets.lengths)
-        now = None
-        if self.data.has_time:
-            times = held["time"].to_numpy()
-            now = np.full(len(users), np.iinfo(np.int64).max)
-            np.minimum.at(now, row, times)
-        requests = Requests(len(users), users=users.astype(np.int32), history=history, exclude=before, now=now)
-        return Cases(requests.take(keep), targets.take(keep))
+        users, items = _numbers(self.data, "user"), _numbers(self.data, "item")
+        chosen = self.data.choices()
+        trained = _both(self.part == PARTS["train"], chosen)
+        before = trained if part == "valid" else trained | _both(self.part == PARTS["valid"], chosen)
+        shown = before if self.history == "known" else trained
+        held = _both(self.part == PARTS[part], chosen)
+        asked = held if self.asked is None else held & self.asked
+        keys = users if self.case is None else self.case
 
-    def _parts(self, parts: tuple[Part, ...]) -> Dataset:
-        wanted = np.isin(self.part, [PARTS[p] for p in parts])
-        return self.data.with_events(self.data.events.filter(pl.Series(wanted)))
+        targets = _Grouped.of(np.flatnonzero(asked), keys)
+        n_asked = len(targets.keys)
+        beside = np.flatnonzero(held & ~self.asked) if self.asked is not None else np.empty(0, np.int64)
+        targets = targets.fresh(users, items, None if self.repeats else before, beside, keys)
+        asker = users[targets.first]
+        history = _past(users, shown, asker, targets.place(keys, beside), beside)
+        exclude = None
+        if not self.repeats:
+            past = history if shown is before else _past(users, before, asker, targets.place(keys, beside), beside)
+            exclude = Jagged(items[past.values], past.offsets)
+
+        columns = {c: _numbers(self.data, c) for c in HISTORY_COLUMNS if c in self.data.events.columns}
+        requests = Requests(
+            len(targets.keys),
+            users=np.where(_present(users, trained, self.data.n_users)[asker], asker, UNKNOWN).astype(np.int32),
+            history=Jagged(Columns({c: v[history.values] for c, v in columns.items()}), history.offsets),
+            exclude=exclude,
+            now=columns["time"][targets.first] if self.data.has_time else None,
+        )
+        return Cases(
+            requests,
+            Jagged.from_rows(targets.group, items[targets.rows], len(targets.keys)),
+            known=_present(items, trained, self.data.n_items),
+            dropped=n_asked - len(targets.keys),
+        )
 
 
-__all__ = ["PARTS", "Cases", "Part", "Split"]
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """Rows of events in groups. Groups are numbered in the order of their first rows.
+
+    Shapes: rows [N] rising; group [N], the group of each row; keys [G], what the groups are called; first [G] rows
+    """
+
+    rows: Rows
+    group: Rows
+    keys: NDArray[Any]
+    first: Rows
+
+    @classmethod
+    def of(cls, rows: Rows, keys: NDArray[Any]) -> _Grouped:
+        names, first, group = np.unique(keys[rows], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return cls(rows, place[group], names[order], rows[first[order]])
+
+    def fresh(
+        self, users: NDArray[Any], items: NDArray[Any], seen: Flags | None, beside: Rows, keys: NDArray[Any]
+    ) -> _Grouped:
+        """The first row of each item in a group, items left out that the user saw or that stand beside the group."""
+        rows = pl.DataFrame({"group": self.group, "user": users[self.rows], "item": items[self.rows], "row": self.rows})
+        rows = rows.unique(["group", "item"], keep="first", maintain_order=True)
+        if seen is not None:
+            past = pl.DataFrame({"user": users[seen], "item": items[seen]})
+            rows = rows.join(past, on=["user", "item"], how="anti")
+            own = pl.DataFrame({"group": self.place(keys, beside), "item": items[beside]})
+            rows = rows.join(own, on=["group", "item"], how="anti")
+        return _Grouped.of(np.sort(rows["row"].to_numpy()), keys)
+
+    def place(self, keys: NDArray[Any], rows: Rows) -> Rows:
+        """The group of other rows, by their keys; -1 for none."""
+        if not len(rows) or not len(self.keys):
+            return np.full(len(rows), -1, np.int64)
+        order = np.argsort(self.keys)
+        at = np.minimum(np.searchsorted(self.keys, keys[rows], sorter=order), len(order) - 1)
+        found = order[at]
+        return np.where(self.keys[found] == keys[rows], found, -1)
+
+
+def _past(users: NDArray[Any], shown: Flags, asker: NDArray[Any], place: Rows, beside: Rows) -> Jagged[Rows]:
+    """Rows of events shown to each asker [B]: of the user where `shown`, and those `beside` at their `place`."""
+    rows = np.flatnonzero(shown)
+    counts = np.bincount(users[rows], minlength=int(asker.max(initial=-1)) + 1)
+    past: Jagged[Rows] = Jagged(rows, np.concatenate([[0], np.cumsum(counts)])).take(asker)
+    if not (place >= 0).any():
+        return past
+    group = np.concatenate([past.rows, place[place >= 0]])
+    every = np.concatenate([past.values, beside[place >= 0]])
+    order = np.lexsort((every, group))
+    return Jagged.from_rows(group[order], every[order], len(asker))
+
+
+def _present(numbers: NDArray[Any], rows: Flags, n: int) -> Flags:
+    """Which of `n` numbers stand in these rows."""
+    found = np.zeros(n, dtype=np.bool_)
+    found[numbers[rows]] = True
+    return found
+
+
+def _both(rows: Flags, chosen: Flags | None) -> Flags:
+    return rows if chosen is None else rows & chosen
+
+
+def _numbers(data: Dataset, column: str) -> NDArray[Any]:
+    values = data.events[column]
+    return cast("NDArray[Any]", (values.fill_null(-1) if column == "item" else values).to_numpy())
+
+
+__all__ = ["HISTORY_COLUMNS", "PARTS", "SHOWN", "Cases", "Part", "Shown", "Split"]
