@@ -1,0 +1,152 @@
+"""What benchmarks share: timings, memory of a fresh process, the machine's own limits, results as JSON.
+
+This file runs in the peers' environments too, so it needs nothing but the standard library at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall seconds of repeated runs, in the order they were made."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        rounded = [round(s, 4) for s in self.seconds]
+        return {"median_s": round(self.median, 4), "best_s": min(rounded), "worst_s": max(rounded), "runs": rounded}
+
+
+def measure(function: Callable[[], Any], repeats: int = 5, *, warm_up: int = 1) -> Timing:
+    """Time `function` alone; the first `warm_up` calls (compilation, cold caches) do not count."""
+    return interleave({"": function}, repeats, warm_up=warm_up)[""]
+
+
+def interleave(functions: Mapping[str, Callable[[], Any]], repeats: int = 5, *, warm_up: int = 1) -> dict[str, Timing]:
+    """Time several functions in turn, round by round, so that a busy minute of the machine hits all alike."""
+    for function in functions.values():
+        for _ in range(warm_up):
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(runs)) for name, runs in seconds.items()}
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process in MB (2^20 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # unlike getrusage, not inflated by the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def in_fresh_process(
+    function: str,
+    *,
+    python: str | Path = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Call `function` ("module:name" in this folder) in a new process, perhaps of another environment.
+
+    Arguments and the returned value travel as JSON.
+
+    Returns {"value", "peak_mb", "wall_s"}: what it returned, the process's peak memory and its whole wall
+    time, imports included; or {"error"}: its last words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [str(python), str(HERE / "common.py"), function, json.dumps(arguments), str(answer)]
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, **(environment or {})}, timeout=timeout, capture_output=True, text=True
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"stopped after {timeout:.0f} s"}
+        if done.returncode or not answer.exists():
+            return {"error": (done.stderr or done.stdout).strip().splitlines()[-1:]}
+        return {**json.loads(answer.read_text()), "wall_s": round(time.perf_counter() - start, 3)}
+
+
+def _answer(function: str, arguments: str, answer: str) -> None:
+    """The other side of `in_fresh_process`."""
+    import importlib
+
+    sys.path.insert(0, str(HERE))
+    module, _, name = function.partition(":")
+    value = getattr(importlib.import_module(module), name)(**json.loads(arguments))
+    Path(answer).write_text(json.dumps({"value": value, "peak_mb": round(peak_mb(), 1)}))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, versions, and how busy the machine was in the last minute."""
+    from tastemaker.types.meter import machine as described
+
+    return {**described(), "load_1min": round(os.getloadavg()[0], 2)}
+
+
+def sgemm_peak(n: int = 3072, repeats: int = 5) -> float:
+    """Billions of float32 operations a second that a large square matrix product reaches here, on all cores."""
+    import numpy as np
+
+    left = np.random.default_rng(0).random((n, n), dtype=np.float32)
+    out = np.empty_like(left)
+    return 2 * n**3 / min(measure(lambda: np.matmul(left, left, out=out), repeats).seconds) / 1e9
+
+
+def copy_peak(megabytes: int = 256, repeats: int = 5) -> float:
+    """Billions of bytes a second, read and written, of a copy too large for the caches, by one thread."""
+    import numpy as np
+
+    source = np.ones(megabytes * 2**18, dtype=np.float32)
+    target = np.empty_like(source)
+    return 2 * source.nbytes / min(measure(lambda: np.copyto(target, source), repeats).seconds) / 1e9
+
+
+def data_folder(name: str) -> Path | None:
+    """The folder of a real data set under $TASTEMAKER_DATA, or None where it is not there."""
+    folder = Path(os.environ.get("TASTEMAKER_DATA", HERE.parent.parent / "shared" / "data")) / name
+    return folder if folder.is_dir() else None
+
+
+def write(name: str, payload: Mapping[str, Any]) -> Path:
+    """Store what a benchmark found as results/NAME.json, with the machine, the date and the command."""
+    RESULTS.mkdir(exist_ok=True)
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    head = {"benchmark": name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": command, "machine": machine()}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**head, **payload}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    _answer(*sys.argv[1:4])
