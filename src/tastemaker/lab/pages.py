@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.contracts import FAMILIES, SystemInfo, find, names
+from tastemaker.data.splits import KINDS
+from tastemaker.evaluate import METRICS
 from tastemaker.types import settings
 
 BEGIN, END = "<!-- generated: {name} -->", "<!-- end: {name} -->"
@@ -99,17 +101,58 @@ def stored_results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
+def splits_table() -> str:
+    """Every kind of split and what it does."""
+    lines = ["| split | what it does |", "|---|---|"]
+    for name, make in KINDS.items():
+        about = " ".join((inspect.getdoc(make) or "").split("\n\n")[0].split())
+        lines.append(f"| `{name}` | {about} |")
+    return "\n".join(lines)
+
+
+def glossary_table() -> str:
+    """Every metric: its name, and what exactly it divides by what."""
+    lines = ["| metric | name | what it is |", "|---|---|---|"]
+    lines += [f"| {m.title} | `{m.name}{'@K' if m.at_k else ''}` | {_cell(m.means)} |" for m in METRICS.values()]
+    return "\n".join(lines)
+
+
+def benchmarks_text(folder: Path) -> str:
+    """What every benchmark found: its title, the machine, its table, its remarks."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        machine = found["machine"]
+        parts += [
+            f"## {found['title']}",
+            "",
+            f"`{found['command']}`, {found['date']}: {machine['processor']}, {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, load {machine['load_1min']}.",
+            "",
+        ]
+        rows = found["table"]
+        parts += ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
+        parts += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in rows]
+        parts += ["", *found.get("remarks", []), ""]
+    return "\n".join(parts).rstrip()
+
+
 def pages(root: Path) -> dict[Path, str]:
-    """Every generated page below `root` and what it should say."""
+    """Every generated page below `root`, and every page with a generated block, as it should be."""
     results = stored_results(root / "results")
     infos = [find(name) for name in names()]
     found = {root / "docs" / "systems" / f"{info.name}.md": system_page(info, results) for info in infos}
     tables = "\n".join(results_table(result) for result in results)
-    found[root / "docs" / "results.md"] = (
-        "# Results\n\nWritten by `tastemaker recipe table --write` from `results/`.\n\n" + tables
-    )
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    found[root / "README.md"] = filled(readme, "systems", systems_table(infos))
+    head = "# Results\n\nWritten by `tastemaker recipe table --write` from `results/`.\n\n"
+    found[root / "docs" / "results.md"] = head + tables
+    blocks = {
+        "README.md": ("systems", systems_table(infos)),
+        "docs/splits.md": ("splits", splits_table()),
+        "docs/evaluation.md": ("glossary", glossary_table()),
+        "docs/benchmarks.md": ("benchmarks", benchmarks_text(root / "benchmarks" / "results")),
+    }
+    for page, (name, block) in blocks.items():
+        found[root / page] = filled((root / page).read_text(encoding="utf-8"), name, block)
     return found
 
 
@@ -124,3 +167,8 @@ def filled(text: str, name: str, block: str) -> str:
 def _metric_order(name: str) -> tuple[int, str]:
     metric, _, k = name.partition("@")
     return int(k or 0), metric
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
