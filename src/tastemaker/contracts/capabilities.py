@@ -159,5 +159,9 @@ CAPABILITIES: Mapping[str, type] = {
 
 def capabilities(system: object) -> tuple[str, ...]:
     """Names of what a system, or a system class, can do."""
-    wanted = {name: protocol.__protocol_attrs__ for name, protocol in CAPABILITIES.items()}  # type: ignore[attr-defined]
-    return tuple(name for name, methods in wanted.items() if all(hasattr(system, m) for m in methods))
+    return tuple(name for name, wanted in CAPABILITIES.items() if all(hasattr(system, m) for m in _members(wanted)))
+
+
+def _members(protocol: type) -> set[str]:
+    """What a protocol declares (`__protocol_attrs__` came with Python 3.12)."""
+    return {name for base in protocol.__mro__ for name in vars(base) if not name.startswith("_")}

@@ -15,10 +15,9 @@ from tastemaker.types import Dataset
 
 
 class Precompute:
-    """A pure function of its arguments. Its value is kept and found again by content.
+    """A pure function of its arguments, kept by content: of them, of the function's own source, of `version`.
 
-    The key is made of the arguments' contents, the function's own source and `version`; raise `version`
-    when something the function calls has changed.
+    Raise `version` when something the function calls has changed.
     """
 
     def __init__(self, function: Callable[..., Any], *args: Any, version: int = 1, **kwargs: Any) -> None:
@@ -28,9 +27,8 @@ class Precompute:
 class Fit:
     """A one-shot estimate: `function(*args, **kwargs)`.
 
-    With `rng="purpose"` the function gets a NumPy generator of its own as the keyword `rng`, derived from
-    the run's seed and the purpose. `label` names the step on the progress bar, `of` says how many such
-    steps there will be (sweeps of an alternating method are one Fit each, so a run can stop between them).
+    With `rng="purpose"` the function gets a NumPy generator of its own as the keyword `rng`. `label` names the
+    step, `of` says how many there will be (a sweep of an alternating method is one Fit: a run can stop between).
     """
 
     def __init__(

@@ -6,11 +6,12 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from tastemaker.contracts import Fit, Precompute, SystemInfo, Tells, find, info_of
+from tastemaker.contracts import Fit, Precompute, Program, SystemInfo, Tells, find, info_of
 from tastemaker.train.bundle import Bundle, histories_of
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.types import (
@@ -24,6 +25,7 @@ from tastemaker.types import (
     replace_file,
 )
 from tastemaker.types.meter import metered
+from tastemaker.types.progress import Advance
 
 
 class Run:
@@ -110,8 +112,8 @@ def fit(
     folder = None if run is None else _open_run(Path(run), info, settings, seed, data)
     running = Run(seed, folder, default_cache() if cache is None else Path(cache))
     built = info.cls(settings, data.schema)
-    with metered() as cost, progress(f"fit {info.name}") as advance:
-        _drive(built.program(data), running, advance)
+    with metered() as cost:
+        _drive(built.program(data), running, info.name)
     return Bundle(
         system=built,
         info=info,
@@ -129,16 +131,30 @@ def fit(
     )
 
 
-def _drive(program: Any, run: Run, advance: Callable[[float], None]) -> None:
+def _drive(program: Program, run: Run, name: str) -> None:
+    """Run a program to its end. Steps that share a label share a progress bar; other stages draw their own."""
     sent: Any = None
-    while True:
-        try:
-            stage = program.send(sent)
-        except StopIteration:
-            return
-        sent = run_stage(stage, run)
-        run.stage += 1
-        advance(1)
+    drawn: str | None = None
+    with ExitStack() as bar:
+        advance: Advance = _nothing
+        while True:
+            try:
+                stage = program.send(sent)
+            except StopIteration:
+                return
+            label = getattr(stage, "label", None)
+            if label != drawn:
+                bar.close()
+                drawn = label
+                opened = None if label is None else progress(f"{name}: {label}", getattr(stage, "of", None))
+                advance = _nothing if opened is None else bar.enter_context(opened)
+            sent = run_stage(stage, run)
+            run.stage += 1
+            advance(1)
+
+
+def _nothing(amount: float) -> None:
+    """Where there is no bar."""
 
 
 def _open_run(folder: Path, info: SystemInfo, config: Any, seed: int, data: Dataset) -> Path:

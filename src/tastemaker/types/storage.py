@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import polars as pl
 from tastemaker.types.dataset import Dataset
 from tastemaker.types.errors import DataError, NotFound
 from tastemaker.types.files import replace_folder
+from tastemaker.types.schema import Kind, TimeUnit
 
 DATASET_FILE = "dataset.toml"
 FORMAT = 1
@@ -26,16 +28,37 @@ def save_dataset(data: Dataset, folder: Path) -> Path:
             frame.write_parquet(fresh / "edges" / f"{name}.parquet")
         if data.dialogues is not None:
             data.dialogues.write_parquet(fresh / "dialogues.parquet")
-        about: dict[str, Any] = {"format": FORMAT, "name": data.name}
-        if data.time_unit:
-            about["time_unit"] = data.time_unit
-        about["counts"] = {"users": data.n_users, "items": data.n_items, "events": data.n_events}
-        about["notes"] = dict(data.notes)
-        about["kinds"] = {table: dict(kinds) for table, kinds in data.kinds.items()}
-        if "fingerprint" in data.__dict__:  # known already; never computed only to be stored
-            about["fingerprint"] = data.fingerprint
-        (fresh / DATASET_FILE).write_text(to_toml(about), encoding="utf-8")
+        write_header(
+            fresh,
+            data.name,
+            counts={"users": data.n_users, "items": data.n_items, "events": data.n_events},
+            kinds=data.kinds,
+            time_unit=data.time_unit,
+            notes=data.notes,
+            fingerprint=data.__dict__.get("fingerprint"),  # known already; never computed only to be stored
+        )
     return folder
+
+
+def write_header(
+    folder: Path,
+    name: str,
+    *,
+    counts: Mapping[str, int],
+    kinds: Mapping[Any, Mapping[str, Kind]],
+    time_unit: TimeUnit | None,
+    notes: Mapping[str, str],
+    fingerprint: str | None = None,
+) -> None:
+    """Write the TOML file that makes a folder of Parquet tables a dataset."""
+    about: dict[str, Any] = {"format": FORMAT, "name": name}
+    if time_unit:
+        about["time_unit"] = time_unit
+    about["counts"], about["notes"] = dict(counts), dict(notes)
+    about["kinds"] = {table: dict(columns) for table, columns in kinds.items()}
+    if fingerprint:
+        about["fingerprint"] = fingerprint
+    (folder / DATASET_FILE).write_text(to_toml(about), encoding="utf-8")
 
 
 def load_dataset(folder: Path) -> Dataset:

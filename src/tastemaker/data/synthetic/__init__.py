@@ -1,7 +1,7 @@
 """An invented film world with known truth: complete data for every system, at any size, without a download.
 
     data = synthetic(1_000)                      # a Dataset, as any other
-    world = World({"n_users": 1_000}, seed=0)    # the same, and what is true of it
+    world = World(n_users=1_000, seed=0)         # the same, and what is true of it
     data, truth = world.dataset(), world.truth()
     truth.ideal(users=[0, 1], k=10)              # the best ranking there is
     world.save("films", truth="films-truth")     # streamed: a million users in bounded memory

@@ -192,5 +192,5 @@ LAST_END = (
 
 COUNTRIES = ("Arvenia", "Belmora", "Corrin", "Dalvey", "Estmark", "Fenwold", "Galdria", "Hestia")
 AGES = ("18-24", "25-34", "35-44", "45-54", "55+")
-AGE_PHRASES = ("A student age viewer", "In their late twenties", "Around forty", "Close to fifty", "Past fifty-five")
+AGE_PHRASES = ("In their student years", "Around thirty", "Around forty", "Around fifty", "Past fifty-five")
 NUMERALS = ("", " II", " III", " IV")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tastemaker.types import (
     DATASET_FILE,
     Dataset,
     NotFound,
+    UsageError,
     config_to_json,
     make_config,
     progress,
@@ -40,7 +41,7 @@ from tastemaker.types import (
     setting,
     to_toml,
 )
-from tastemaker.types.storage import FORMAT
+from tastemaker.types.storage import write_header
 
 TRUTH_FILE = "truth.toml"
 ROWS_A_BLOCK = 1 << 19
@@ -61,7 +62,7 @@ class WorldConfig:
     """Settings of an invented world; the effects can be turned off one by one."""
 
     n_users: int = setting(1_000, "Viewers.", low=1, high=99_999_999)
-    n_items: int | None = setting(None, "Films; None: 20 times the square root of the viewers.", low=50, high=999_999)
+    n_items: int | None = setting(None, "Films; None: 20 times the square root of the viewers.", low=20, high=999_999)
     events_per_user: float = setting(40.0, "Films a viewer watches, on average, roughly.", low=4, high=1_000)
     days: int = setting(730, "How long the log is.", low=7, high=10_000)
     taste: float = setting(1.0, "How much taste decides; 0: not at all.", low=0, high=5)
@@ -85,12 +86,19 @@ class World:
         config: a `WorldConfig`, or settings of one by name.
         seed: decides everything that the settings leave open.
         name: of the dataset.
+        settings: settings by name, over those of `config`: `World(n_users=5_000, drift=0.0)`.
     """
 
     def __init__(
-        self, config: WorldConfig | Mapping[str, Any] | None = None, *, seed: int = 0, name: str = "synthetic"
+        self,
+        config: WorldConfig | Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+        name: str = "synthetic",
+        **settings: Any,
     ) -> None:
-        self.config = make_config(WorldConfig, config, of="an invented world")
+        given = config_to_json(config) if isinstance(config, WorldConfig) else dict(config or {})
+        self.config = make_config(WorldConfig, {**given, **settings}, of="an invented world")
         self.seed = seed
         self.name = name
 
@@ -147,12 +155,19 @@ class World:
 
     # -- the dataset
 
-    def dataset(self) -> Dataset:
-        """The world's dataset in memory: users, items, events, the edges "kg" and "social"."""
+    def dataset(self, *, posters: str | Path | None = None) -> Dataset:
+        """The world's dataset in memory: users, items, events, the edges "kg" and "social".
+
+        With `posters`, every film's poster is drawn into that folder and the items have the column "poster".
+        """
         blocks = [(users, events, social) for _, users, events, social in self._blocks()]
         users, events, social = (pl.concat(frames, rechunk=True) for frames in zip(*blocks, strict=True))
-        items, edges = self.catalogue.table(), {"kg": self.catalogue.knowledge(), "social": social}
-        return Dataset(self.name, users, items, events, edges=edges, kinds=KINDS, time_unit="us", notes=self._notes())
+        items, kinds = self.catalogue.table(), KINDS
+        if posters is not None:
+            paths = pl.Series("poster", [str(path) for path in self.draw_posters(posters)])
+            items, kinds = items.with_columns(paths), {**KINDS, "items": {**KINDS["items"], "poster": "image"}}
+        edges = {"kg": self.catalogue.knowledge(), "social": social}
+        return Dataset(self.name, users, items, events, edges=edges, kinds=kinds, time_unit="us", notes=self._notes())
 
     def save(self, folder: str | Path, *, truth: str | Path | None = None) -> Path:
         """Write the dataset to a folder, and the truth to another, in memory that does not grow with the users.
@@ -160,6 +175,8 @@ class World:
         `Dataset.load(folder)` equals `dataset()`; `World.open(truth)` is this world again.
         """
         folder = Path(folder)
+        if truth is not None and folder.resolve() in (Path(truth).resolve(), *Path(truth).resolve().parents):
+            raise UsageError(f"the truth must not lie in the dataset's folder {folder}", hint="name a folder beside it")
         with ExitStack() as stack:
             fresh = stack.enter_context(replace_folder(folder, marker=DATASET_FILE))
             (fresh / "edges").mkdir()
@@ -179,9 +196,7 @@ class World:
             self.catalogue.table().write_parquet(fresh / "items.parquet", compression="zstd", compression_level=1)
             self.catalogue.knowledge().write_parquet(fresh / "edges" / "kg.parquet")
             counts = {"users": self.n_users, "items": self.n_items, "events": n_events}
-            about = {"format": FORMAT, "name": self.name, "time_unit": "us", "counts": counts}
-            about |= {"notes": self._notes(), "kinds": KINDS}
-            (fresh / DATASET_FILE).write_text(to_toml(about), encoding="utf-8")
+            write_header(fresh, self.name, counts=counts, kinds=KINDS, time_unit="us", notes=self._notes())
         return folder
 
     @classmethod
@@ -260,8 +275,9 @@ def synthetic(
     name: str = "synthetic",
 ) -> Dataset:
     """An invented dataset; `World` offers all settings and the truth behind it."""
-    config = WorldConfig(n_users, n_items, events_per_user, impressions=impressions)
-    return World(asdict(config), seed=seed, name=name).dataset()
+    return World(
+        n_users=n_users, n_items=n_items, events_per_user=events_per_user, impressions=impressions, seed=seed, name=name
+    ).dataset()
 
 
 class _Rows:
