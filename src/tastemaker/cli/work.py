@@ -142,9 +142,6 @@ def evaluate(
     opened = open_data(data)
     parts = open_split(opened, split, folder=data, seed=seed)
     loaded = Bundle.load(bundle)
-    learnt = loaded.about.get("data", {}).get("fingerprint")
-    if learnt != parts.train.fingerprint:
-        note("[yellow]warning:[/] the bundle did not learn from this split's training part: it may know the answers")
     report = measure(loaded, parts, part=part, ks=_numbers(ks), metrics=_names(metrics))
     if out is not None:
         report.save(out)

@@ -273,13 +273,13 @@ class Tally:
             first = places[:, :k]
             length = lengths[:, min(k, items.shape[1]) - 1] if items.shape[1] else np.zeros(len(items), np.int64)
             flat = first.ravel()
-            counted: NDArray[Any] = np.bincount(flat, minlength=self.n_items + 1)[:-1]
-            self.counts[k] = counted + self.counts.get(k, 0)
+            empty = np.zeros(self.n_items, dtype=np.int64)
+            self.counts[k] = self.counts.get(k, empty) + np.bincount(flat, minlength=self.n_items + 1)[:-1]
             self.lists[k] = self.lists.get(k, 0) + int((length > 0).sum())
             if k in self.names.get("entropy", ()):
                 share = np.repeat(1.0 / np.maximum(length, 1), first.shape[1])
-                weighed: NDArray[Any] = np.bincount(flat, share, minlength=self.n_items + 1)[:-1]
-                self.shares[k] = weighed + self.shares.get(k, 0)
+                weighed = np.bincount(flat, share, minlength=self.n_items + 1)[:-1]
+                self.shares[k] = self.shares.get(k, empty.astype(np.float64)) + weighed
             self._keep("_length", k, length.astype(np.float64))
             for name, quantity in self._quantities.items():
                 if k in self.names.get(name, ()):

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PREFERRED = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
+SAME = {
+    "cases": "cases",
+    "protocols": "kind",
+    "candidates": "candidates",
+    "treatment of seen items": "exclude_seen",
+}
+"""What reports must share to be compared: in words, and as the protocol records it."""
+
 Correction = Literal["holm", "bh", "none"]
 Test = Literal["permutation", "t"]
 
@@ -349,11 +357,10 @@ def _check_same(entries: Sequence[Entry]) -> None:
     first = entries[0].reports[0]
     for entry in entries:
         for report in entry.reports:
-            for what, ours, theirs in (
-                ("cases", first.split["cases"], report.split["cases"]),
-                ("candidates", first.protocol["candidates"], report.protocol["candidates"]),
-                ("treatment of seen items", first.protocol["exclude_seen"], report.protocol["exclude_seen"]),
-            ):
+            for what, key in SAME.items():
+                ours, theirs = (
+                    one.split["cases"] if key == "cases" else one.protocol.get(key) for one in (first, report)
+                )
                 if ours != theirs:
                     raise UsageError(
                         f"{entries[0].label} and {entry.label} were judged on different {what}: not comparable",

@@ -40,9 +40,9 @@ def page(comparison: Comparison) -> str:
     first = comparison.entries[0].reports[0]
     alone = len(comparison.entries) == 1
     name = (
-        f"{comparison.entries[0].label} on {first.split['name']}"
+        f"{comparison.entries[0].label} on {first.where}"
         if alone
-        else f"{len(comparison.entries)} systems on {first.split['name']}"
+        else f"{len(comparison.entries)} systems on {first.where}"
     )
     sections = [
         _warnings(comparison),
@@ -85,15 +85,7 @@ def _verdict(comparison: Comparison) -> str:
 
 
 def _facts(comparison: Comparison) -> str:
-    report = comparison.entries[0].reports[0]
-    protocol = report.protocol
-    facts = [
-        f"{report.n:,} requests",
-        f"{protocol['targets']:,} right answers",
-        f"{protocol['catalogue']:,} items",
-        str(protocol["candidates_text"]),
-        "seen items excluded" if protocol["exclude_seen"] else "seen items allowed",
-    ]
+    facts = comparison.entries[0].reports[0].protocol["facts"]
     return f'<ul class="facts">{"".join(f"<li>{escape(fact)}</li>" for fact in facts)}</ul>'
 
 
@@ -111,7 +103,9 @@ def _leaderboard(comparison: Comparison) -> str:
     k = comparison.primary.partition("@")[2]
     wanted = [comparison.primary, *(f"{name}@{k}" for name in LEADING), "auc", "r_precision"]
     shown = [name for name in dict.fromkeys(wanted) if name in comparison.metrics]
-    key = '<p class="key"><b class="best">best</b> <span class="tied">≈ cannot be told from the best</span></p>'
+    seeds = max(len(entry.reports) for entry in comparison.entries)
+    more = f" &nbsp; s: standard deviation over {seeds} seeds" if seeds > 1 else ""
+    key = f'<p class="key"><b class="best">best</b> ≈ cannot be told from the best{more}</p>'
     plot = whiskers(
         [entry.label for entry in comparison.entries],
         [[_mark(s, entry, comparison.primary)] for s, entry in enumerate(comparison.entries)],
@@ -178,13 +172,13 @@ def _differences(comparison: Comparison) -> str:
     against = comparison.against(comparison.primary, comparison.best)
     rows = []
     for label, row in against.items():
-        verdict = "behind" if row["p"] < comparison.alpha else "cannot be told apart"
+        tied = "" if row["p"] < comparison.alpha else "≈ "
         between = f"{row['low']:+.4f} to {row['high']:+.4f}"
-        cells = f"<td>{row['difference']:+.4f}</td><td>{between}</td><td>{_p(row['p'])}</td><td>{verdict}</td>"
+        cells = f"<td>{row['difference']:+.4f}</td><td>{between}</td><td>{tied}{_p(row['p'])}</td>"
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
     if not rows:
         return ""
-    heads = "".join(f'<th scope="col">{h}</th>' for h in ("system", "difference", "interval", "adjusted p", "verdict"))
+    heads = "".join(f'<th scope="col">{h}</th>' for h in ("system", "difference", "interval", "adjusted p"))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     name = f"{title(comparison.primary, comparison.glossary)} against {comparison.best}"
     return f"<div><h3>{escape(name)}</h3>{_scroll(table, name)}</div>"
@@ -324,7 +318,7 @@ def _provenance(comparison: Comparison) -> str:
     first = comparison.entries[0].reports[0]
     parts = [
         _tree("Split", first.split),
-        _tree("Protocol", {k: v for k, v in first.protocol.items() if k != "policies"}),
+        _tree("Protocol", {k: v for k, v in first.protocol.items() if k not in ("policies", "facts")}),
     ]
     for entry in comparison.entries:
         about = {**entry.reports[0].system, "tuning": entry.tuning}

@@ -68,18 +68,18 @@ class Axis:
 def whiskers(labels: Sequence[str], rows: Sequence[Sequence[Mark]], says: str, *, zero: bool = False) -> str:
     """A row a label: its marks with their intervals along a shared axis."""
     gutter = min(150.0, max((len(label) for label in labels), default=0) * LETTER + 10)
-    height = ROW * len(rows) + 30
+    tall = max(ROW, 8.0 * max(map(len, rows), default=1) + 10)
+    height = tall * len(rows) + 30
     marks = [mark for row in rows for mark in row]
     axis = Axis.over([v for m in marks for v in (m.x, m.low, m.high)], gutter + 8, W - 20, zero=zero)
     parts = _grid_x(axis, 4, height - 24)
     for number, (label, row) in enumerate(zip(labels, rows, strict=True)):
-        middle = 4 + ROW * (number + 0.5)
+        middle = 4 + tall * (number + 0.5)
         parts.append(_label(gutter, middle + 4, label, gutter, anchor="end"))
-        spread = min(4.0, 12.0 / max(1, len(row)))
         for place, mark in enumerate(row):
             if math.isnan(mark.x):
                 continue
-            at = middle + (place - (len(row) - 1) / 2) * spread
+            at = middle + (place - (len(row) - 1) / 2) * 8.0
             ends = ""
             if mark.low is not None and mark.high is not None:
                 ends = f'<path class="whisker" d="M{_n(axis(mark.low))} {_n(at)}H{_n(axis(mark.high))}"/>'

@@ -136,16 +136,16 @@ def evaluate(
             "kind": "ranking",
             "ks": sorted({k for ks in wanted.values() for k in ks}),
             "candidates": pool,
-            "candidates_text": in_words(pool),
-            "exclude_seen": exclude_seen,
+            "exclude_seen": cases.requests.exclude is not None,
             "requests": len(cases),
-            "requests_without_targets": without,
+            "requests_without_targets": without + cases.dropped,
             "targets": len(cases.targets.values),
             "graded": cases.gains is not None,
             "catalogue": n_items,
             "diversity_by": variety.of if variety is not None else None,
             "seed": seed,
             **run.counts,
+            "facts": _facts(cases, n_items, pool),
             "policies": list(POLICIES),
         },
         requests=_about_requests(source, cases),
@@ -158,7 +158,7 @@ def evaluate(
             "cpu_seconds": cost.cpu_seconds,
             "peak_mb": cost.peak_mb,
             **{f"{what}_seconds": value for what, value in run.seconds.items()},
-            "requests_per_second": len(cases) / max(run.seconds["lists"], 1e-9),
+            "requests_per_second": len(cases) / max(sum(run.seconds.values()), 1e-9),
         },
         machine=machine(),
         warnings=tuple([*(source.warnings if source is not None else ()), *run.warnings(pool, source)]),
@@ -202,6 +202,7 @@ class _Run:
         users, limit = cases.requests.users, subject.n_users or np.inf
         self.counts: dict[str, int] = {
             "targets_unknown": int((cases.targets.values >= self.n_known).sum()),
+            "targets_cold": cases.cold_targets,
             "users_unknown": 0 if users is None else int(((users < 0) | (users >= limit)).sum()),
         }
 
@@ -264,6 +265,8 @@ class _Run:
         unknown, n = self.counts["targets_unknown"], len(self.cases.targets.values)
         if unknown:
             found.append(f"{unknown:,} of {n:,} right answers are items the system does not know: misses in any case.")
+        if (cold := self.counts["targets_cold"] - unknown) > 0:
+            found.append(f"{cold:,} of {n:,} right answers have no training event: only content can lead to them.")
         if empty := self.counts.get("lists_empty", 0):
             found.append(f"{empty:,} of {len(self.cases):,} requests got an empty list, and count as misses.")
         return found
@@ -332,6 +335,17 @@ def _about_split(source: Split | None, cases: Cases, part: Part) -> dict[str, An
             "notes": plain(data.notes),
         },
     }
+
+
+def _facts(cases: Cases, n_items: int, pool: Mapping[str, Any]) -> list[str]:
+    """What a table's title must say of the protocol."""
+    return [
+        f"{len(cases):,} requests",
+        f"{len(cases.targets.values):,} right answers",
+        f"{n_items:,} items",
+        in_words(pool),
+        "seen items excluded" if cases.requests.exclude is not None else "seen items allowed",
+    ]
 
 
 def _about_requests(source: Split | None, cases: Cases) -> pl.DataFrame:

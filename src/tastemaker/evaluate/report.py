@@ -70,7 +70,7 @@ class Report:
 
     system: name, label, version, config, seed, tuning
     split: name, part, spec, fingerprints, data
-    protocol: kind, ks, candidates, exclude_seen, counts, and the policies in words
+    protocol: kind, requests, facts (what a title must say), and what the protocol records: switches, counts, policies
     requests: [B rows] request, user, targets, history
     rows: name -> [B] float32, NaN where a metric is undefined for a request
     totals: name -> value of all lists together
@@ -96,6 +96,12 @@ class Report:
     @property
     def label(self) -> str:
         return str(self.system["label"])
+
+    @property
+    def where(self) -> str:
+        """Dataset and split, for a title."""
+        data = self.split.get("data")
+        return ", ".join(str(one) for one in (data["name"] if data else None, self.split["name"]) if one)
 
     @property
     def n(self) -> int:
@@ -280,6 +286,30 @@ class StoredSlice(BaseModel):
     high: float | None
 
 
+class StoredSystem(BaseModel):
+    """What is always known of a system; more may be stored."""
+
+    model_config = ConfigDict(extra="allow")
+    label: str
+
+
+class StoredSplit(BaseModel):
+    """What is always known of a split; more may be stored."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    cases: str
+
+
+class StoredProtocol(BaseModel):
+    """What is always known of a protocol; more may be stored."""
+
+    model_config = ConfigDict(extra="allow")
+    kind: str
+    requests: int
+    facts: list[str]
+
+
 class Stored(BaseModel):
     """The JSON file; `Stored.model_json_schema()` is its schema."""
 
@@ -287,9 +317,9 @@ class Stored(BaseModel):
     format: int
     tastemaker: str
     created: str
-    system: dict[str, Any]
-    split: dict[str, Any]
-    protocol: dict[str, Any]
+    system: StoredSystem
+    split: StoredSplit
+    protocol: StoredProtocol
     figures: dict[str, StoredFigure]
     slices: list[StoredSlice]
     glossary: dict[str, Metric]
@@ -305,9 +335,9 @@ def _from_stored(stored: Stored, frame: pl.DataFrame) -> Report:
     }
     names = [name for name in stored.figures if name in frame.columns]
     report = Report(
-        system=stored.system,
-        split=stored.split,
-        protocol=stored.protocol,
+        system=stored.system.model_dump(),
+        split=stored.split.model_dump(),
+        protocol=stored.protocol.model_dump(),
         requests=frame.drop(names),
         rows={name: frame[name].cast(pl.Float32).to_numpy() for name in names},
         totals={name: figure.mean for name, figure in figures.items() if figure.n is None},

@@ -59,7 +59,7 @@ def report_table(report: Report) -> Group:
     ks = sorted({int(name.partition("@")[2]) for name in report.metrics if "@" in name})
     bases = list(dict.fromkeys(base(name) for name in report.metrics))
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold", pad_edge=False)
-    table.title = Text(f"{report.label} on {report.split['name']}")
+    table.title = Text(f"{report.label} on {report.where}")
     table.add_column("")
     for k in ks:
         table.add_column(f"@{k}", no_wrap=True)
@@ -96,7 +96,7 @@ class ComparisonTable:
         comparison = self.comparison
         report = comparison.entries[0].reports[0]
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
-        table.title = Text(f"{len(comparison.entries)} systems on {report.split['name']}")
+        table.title = Text(f"{len(comparison.entries)} systems on {report.where}")
         longest = min(40, max(len(entry.label) for entry in comparison.entries) + 1)
         table.add_column("system", min_width=min(longest, 12), max_width=40, overflow="fold")
         tuned = len({entry.tuning for entry in comparison.entries}) > 1
@@ -145,10 +145,8 @@ def _warned(warnings: Sequence[str]) -> Iterator[Text]:
 
 def _foot(report: Report, marks: str, entries: Sequence[Entry] = ()) -> Iterator[Text]:
     yield Text(marks, style="dim")
-    protocol, cost = report.protocol, report.cost
-    seen = "seen items excluded" if protocol["exclude_seen"] else "seen items allowed"
-    counts = f"{report.n:,} requests, {protocol['targets']:,} targets, {protocol['catalogue']:,} items"
-    yield Text(f"{report.split.get('part') or 'cases'}: {counts}; {protocol['candidates_text']}; {seen}", style="dim")
-    if not entries and cost:
-        rate = f"{cost['requests_per_second']:,.0f} lists a second"
+    yield Text(f"{report.split.get('part') or 'cases'}: {', '.join(report.protocol['facts'])}", style="dim")
+    if not entries and "requests_per_second" in report.cost:
+        cost = report.cost
+        rate = f"{cost['requests_per_second']:,.0f} requests a second"
         yield Text(f"{cost['seconds']:.2f} s, {rate}, peak {cost['peak_mb']:,.0f} MB", style="dim")

@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +167,7 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int) -> dict[str,
     made = bundle.about["fit"]
     return {
         "seed": seed,
-        "metrics": {name: round(value, 5) for name, value in report.values().items()},
+        "metrics": {name: round(value, 5) for name, value in report.values().items() if isfinite(value)},
         "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in report.intervals().items()},
         "cases": report.n,
         "fit_seconds": round(made["seconds"], 2),
