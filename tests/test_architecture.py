@@ -73,7 +73,7 @@ def test_imports_go_one_way(path: Path) -> None:
             continue
         assert LEVEL[other] <= LEVEL[room], f"{module} imports {name}, which lies above it"
         if other != room and LEVEL[other] == LEVEL[room]:
-            assert room in {"serve", "lab", "testing", "train", "compose", "agents", "audit"}, f"{module} imports {name}"
+            assert LEVEL[room] >= LEVEL["train"], f"{module} imports {name}, its neighbour"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -112,7 +112,8 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     done = _python(
-        "import sys, tastemaker, tastemaker.cli.app; heavy = {'torch', 'polars', 'numpy', 'scipy', 'numba'} & set(sys.modules);"
+        "import sys, tastemaker, tastemaker.cli.app\n"
+        "heavy = {'torch', 'polars', 'numpy', 'scipy', 'numba'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     assert done.returncode == 0, done.stderr
@@ -148,5 +149,6 @@ for removed, module in places.items():
 
 
 def test_contracts_stay_small() -> None:
-    lines = sum(path.read_text().count("\n") for path in (ROOT / "contracts").glob("*.py") if path.name != "__init__.py")
+    files = [path for path in (ROOT / "contracts").glob("*.py") if path.name != "__init__.py"]
+    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in files)
     assert lines <= 500, f"the contracts have grown to {lines} lines"

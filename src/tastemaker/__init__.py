@@ -31,7 +31,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from tastemaker.contracts import system
     from tastemaker.data import describe, split, synthetic
-    from tastemaker.evaluate import compare, evaluate
+    from tastemaker.evaluate.compare import compare
+    from tastemaker.evaluate.ranking import evaluate
     from tastemaker.index import retriever
     from tastemaker.train import Bundle, fit
     from tastemaker.types import Dataset, Jagged, Requests, Slates, Split, TastemakerError

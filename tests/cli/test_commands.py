@@ -111,7 +111,9 @@ def test_import_describe(tmp_path: Path) -> None:
         (["recipe", "run", "gowala"], 2, "gowalla"),
     ],
 )
-def test_wrong_usage_is_explained(home: Path, arguments: list[str], code: int | None, said: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_explained(
+    home: Path, arguments: list[str], code: int | None, said: str, tmp_path: Path
+) -> None:
     named = [{"DATA": str(home / "data"), "BUNDLE": str(home / "ease")}.get(a, a) for a in arguments]
     recipes = Path(__file__).resolve().parents[2] / "recipes"
     where = ["--recipes", str(recipes)] if arguments[:2] == ["recipe", "run"] else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,12 +88,12 @@ def show(renderable: Any) -> None:
     Console(highlight=False).print(renderable)
 
 
-def as_json(value: Mapping[str, Any] | list[Any]) -> None:
+def as_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print JSON."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
-def table(rows: list[Mapping[str, Any]], *, title: str | None = None) -> Any:
+def table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Any:
     """Rows of equal keys as a table."""
     from rich.markup import escape
     from rich.table import Table

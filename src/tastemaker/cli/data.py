@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,11 +26,12 @@ def import_(
     items: Annotated[Path | None, typer.Option(help="File of the catalogue, one row an item.")] = None,
     users: Annotated[Path | None, typer.Option(help="File of the users, one row a user.")] = None,
     duplicates: Annotated[
-        str, typer.Option(help="Same user and item again: keep, first, last, sum, max or error.")
+        Literal["keep", "first", "last", "sum", "max", "error"],
+        typer.Option(help="Same user and item again: keep, first, last, sum, max or error."),
     ] = "keep",
     url: Annotated[str | None, typer.Option(help="Database, as SQLAlchemy names it; SOURCE is then a query.")] = None,
     on_bad: Annotated[
-        str, typer.Option("--on-bad", help="Rows that cannot be used: error, or skip (and count).")
+        Literal["error", "skip"], typer.Option("--on-bad", help="Rows that cannot be used: error, or skip (and count).")
     ] = "error",
     name: Annotated[str | None, typer.Option(help="Name of the dataset; default: that of the folder.")] = None,
     json: Json = False,

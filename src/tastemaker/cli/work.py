@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from tastemaker.cli.common import (
     table,
 )
 
+Judge = Annotated[Literal["valid", "test"], typer.Option("--part", help="Which part judges.")]
 Ks = Annotated[str, typer.Option("-k", "--ks", help="Cut-offs of the metrics, separated by commas.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder written by fit.")]
 
@@ -126,7 +127,7 @@ def evaluate(
     bundle: BundlePath,
     data: Data,
     split: SplitName = "leave-one-out",
-    part: Annotated[str, typer.Option(help="Which part judges: valid or test.")] = "test",
+    part: Judge = "test",
     ks: Ks = "10,20",
     metrics: Annotated[str | None, typer.Option(help="Metrics by name, separated by commas.")] = None,
     seed: Seed = 0,
@@ -159,7 +160,7 @@ def compare(
         list[str] | None, typer.Argument(help="Names, perhaps with *; default: all the data can train.")
     ] = None,
     split: SplitName = "leave-one-out",
-    part: Annotated[str, typer.Option(help="Which part judges: valid or test.")] = "test",
+    part: Judge = "test",
     ks: Ks = "10,20",
     seeds: Annotated[int, typer.Option(help="How many seeds each system is fitted with.", min=1)] = 1,
     seed: Seed = 0,
