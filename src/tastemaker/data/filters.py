@@ -104,6 +104,14 @@ def of_kinds(data: Dataset, kinds: str | Iterable[str], *, shrink: bool = True) 
     return _kept(data, keep, f"of_kinds({', '.join(wanted)})", shrink)
 
 
+def having(data: Dataset, column: str, *, shrink: bool = True) -> Dataset:
+    """Events that have a value in `column`, as those of a published split have in its column."""
+    if column not in data.events.columns:
+        hint = nearest(column, data.events.columns)
+        raise NotFound(f"the events of {data.name} have no column {column!r}", hint=hint)
+    return _kept(data, data.events[column].is_not_null().to_numpy(), f"having({column})", shrink)
+
+
 def between(data: Dataset, start: Moment | None = None, end: Moment | None = None, *, shrink: bool = True) -> Dataset:
     """Events from `start` on and before `end`: dates as text, datetimes, or numbers in the dataset's time unit."""
     low, high = (None if at is None else moment(data, at) for at in (start, end))
@@ -152,7 +160,7 @@ def select(data: Dataset, *, users: Any = None, items: Any = None) -> Dataset:
 
 FILTERS: Mapping[str, Callable[..., Dataset]] = {
     f.__name__: f
-    for f in (k_core, at_least, at_most, rating_at_least, of_kinds, between, deduplicate, sample_users, select)
+    for f in (k_core, at_least, at_most, rating_at_least, of_kinds, having, between, deduplicate, sample_users, select)
 }
 """Filters by name, as recipes call them."""
 
