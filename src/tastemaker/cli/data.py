@@ -172,7 +172,7 @@ def split(
     opened = open_data(data)
     made = make(opened, kind, seed=seed)
     save_split(made, Path(data), name)
-    sizes = {part: made.events(part).height for part in ("train", "valid", "test")}
+    sizes = made.sizes
     if json:
         as_json({"name": name, "spec": dict(made.spec), "events": sizes, "warnings": list(made.warnings)})
         return

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.numbering import NEVER, Codes, encode, encode_all, first_seen, order_events
+from tastemaker.data.numbering import NEVER, Codes, encode, encode_all, first_seen, mapped, order_events
 from tastemaker.types import AVAILABLE, EVENT_COLUMNS, DataError, Dataset, Kind, Problem, TimeUnit
 from tastemaker.types.dataset import Table
 
@@ -65,13 +65,13 @@ def assemble(
     tables, numbers = {}, {}
     for key, column, given in (("user", user, users), ("item", item, items)):
         tables[key], places = _number(key, column, times, given)
-        numbers[key] = places[column.codes]
+        numbers[key] = mapped(column.codes, places)
     sort = order_events(numbers["user"], times, tables["user"].height)
     if sort is not None:
         order, starts, sorted_times = sort
         rows = pl.Series(order)
         numbers["user"] = np.repeat(np.arange(tables["user"].height, dtype=np.int32), np.diff(starts))
-        numbers["item"] = numbers["item"][order]
+        numbers["item"] = mapped(order, numbers["item"])
         if sorted_times is not None:
             rest = rest.with_columns(pl.Series("time", sorted_times))
         rest = rest.select(pl.col(c) if c == "time" else pl.col(c).gather(rows) for c in rest.columns)
@@ -93,7 +93,7 @@ def assemble(
 def _number(
     key: str, column: Codes, times: NDArray[np.int64] | None, given: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, NDArray[np.int32]]:
-    """The table of users or of items in the order of its numbers, and the number of each code (-1 last)."""
+    """The table of users or of items in the order of its numbers, and the number of each code."""
     first = first_seen(column.codes, times, len(column.ids))
     seen = pl.DataFrame({key: column.ids, "_code": np.arange(len(first), dtype=np.int32), "_first": first})
     seen = seen.filter(pl.col("_first") != NEVER)
@@ -109,7 +109,7 @@ def _number(
         table = table.with_columns(pl.min_horizontal(*declared, "_first").alias(AVAILABLE))
     order = [AVAILABLE, key] if AVAILABLE in table.columns else [key]
     table = table.drop("_first").sort(order, nulls_last=True)
-    places = np.full(len(first) + 1, -1, np.int32)
+    places = np.full(len(first), -1, np.int32)
     codes = table["_code"]
     places[codes.drop_nulls().to_numpy()] = np.flatnonzero(codes.is_not_null().to_numpy())
     return table.select(key, pl.exclude(key, "_code")).rechunk(), places

@@ -48,17 +48,15 @@ class Check:
             self._add(rows, [what] * min(len(rows), SHOWN), column, values)
 
     def _add(self, rows: NDArray[np.int64], words: Sequence[str], column: str, values: pl.Series | None) -> None:
+        if len(rows) == 0:
+            return
         with self._one_at_a_time:
-            self._add_alone(rows, words, column, values)
-
-    def _add_alone(self, rows: NDArray[np.int64], words: Sequence[str], column: str, values: pl.Series | None) -> None:
-        self.total += len(rows)
-        self.bad[rows] = True
-        for row, what in zip(rows[:SHOWN].tolist(), words, strict=False):
-            value = None if values is None else values[row]
-            self._first.append((row, what, column, None if value is None else str(value)[:60]))
-        if len(rows):
+            self.total += len(rows)
+            self.bad[rows] = True
             self.counts[f"[{column}] {words[0]}" if column else "another number of fields"] += len(rows)
+            for row, what in zip(rows[:SHOWN].tolist(), words, strict=False):
+                value = None if values is None else values[row]
+                self._first.append((row, what, column, None if value is None else str(value)[:60]))
 
     def settle(self, on_bad: OnBad, *, noun: str = "rows") -> tuple[NDArray[np.bool_] | None, str]:
         """Which rows to keep (None: all) and a sentence on the others; raises where bad rows are not to be skipped."""

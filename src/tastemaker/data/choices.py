@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.data.dealing import follow, shown_later, shuffle_keys
-from tastemaker.types import AVAILABLE, PARTS, Dataset, Split
+from tastemaker.types import AVAILABLE, PARTS, DataError, Dataset, Split
 
 TRAIN, VALID, TEST = PARTS["train"], PARTS["valid"], PARTS["test"]
 
@@ -34,6 +34,8 @@ class Log:
         columns = [data.events[c].to_numpy() for c in ("user", "time") if c in data.events.columns]
         columns.append((data.events["item"] if chosen is None else data.events["item"].fill_null(-1)).to_numpy())
         rows = None if chosen is None else np.flatnonzero(chosen)
+        if not data.n_events or (rows is not None and not len(rows)):
+            raise DataError(f"no event of {data.name} is a choice of a user for an item, so there is nothing to split")
         users, *times, items = columns if rows is None else [column[rows] for column in columns]
         return cls(data, rows, users, items, times[0] if times else np.empty(0, np.int64))
 

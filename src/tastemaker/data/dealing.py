@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 UNSET = -2
+ALONE = 1 << 18  # rows up to which one thread is quicker than several
 
 
 def shuffle_keys(
@@ -19,7 +23,10 @@ def shuffle_keys(
 
     `times` may be empty. Events that agree in all three share a key.
     """
-    return _keys(users, items, times, np.uint64(rng.integers(2**63)))  # type: ignore[no-any-return]
+    seed, keys = np.uint64(rng.integers(2**63)), np.empty(len(users), np.uint64)
+    bounds = np.linspace(0, len(users), _threads(len(users)) + 1).astype(np.int64)
+    _in_threads(lambda low, high: _keys(users, items, times, seed, low, high, keys), bounds)
+    return keys
 
 
 def deal(
@@ -32,7 +39,11 @@ def deal(
     Shapes: counts, n_test, n_valid [U], where n_test + n_valid never exceed counts; returns [N] int8.
     """
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    return _deal(starts, n_test, n_valid, keys)  # type: ignore[no-any-return]
+    part = np.zeros(starts[-1], np.int8)
+    cuts = np.linspace(0, len(part), _threads(len(part)) + 1)[1:-1]
+    bounds = np.array([0, *np.searchsorted(starts, cuts), len(counts)])
+    _in_threads(lambda low, high: _deal(starts, n_test, n_valid, keys, low, high, part), bounds)
+    return part
 
 
 def deal_all(keys: NDArray[np.uint64], bounds: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -63,6 +74,18 @@ def shown_later(
     return int(_shown_later(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), times, shown, asked))
 
 
+def _threads(n_rows: int) -> int:
+    return os.cpu_count() or 1 if n_rows > ALONE else 1
+
+
+def _in_threads(work: Callable[[int, int], None], bounds: NDArray[np.int64]) -> None:
+    """Call `work` on each range between two bounds."""
+    if len(bounds) == 2:
+        return work(bounds[0], bounds[1])
+    with ThreadPoolExecutor(len(bounds) - 1) as pool:
+        list(pool.map(work, bounds[:-1], bounds[1:]))
+
+
 @njit(cache=True, nogil=True)
 def _mix(z):  # type: ignore[no-untyped-def]
     """The finaliser of splitmix64, as `tastemaker.types.mix`."""
@@ -71,20 +94,17 @@ def _mix(z):  # type: ignore[no-untyped-def]
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _keys(users, items, times, seed):  # type: ignore[no-untyped-def]
-    keys = np.empty(len(users), np.uint64)
-    for r in prange(len(users)):
+@njit(cache=True, nogil=True)
+def _keys(users, items, times, seed, low, high, keys):  # type: ignore[no-untyped-def]
+    for r in range(low, high):
         key = _mix(seed + GOLDEN * np.uint64(users[r] + 1))
         key = _mix(key + GOLDEN * np.uint64(items[r] + 1))
         keys[r] = _mix(key + GOLDEN * np.uint64(times[r] if len(times) else 0))
-    return keys
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _deal(starts, n_test, n_valid, keys):  # type: ignore[no-untyped-def]
-    part = np.zeros(starts[-1], np.int8)
-    for user in prange(len(starts) - 1):
+@njit(cache=True, nogil=True)
+def _deal(starts, n_test, n_valid, keys, low, high, part):  # type: ignore[no-untyped-def]
+    for user in range(low, high):
         begin, end = starts[user], starts[user + 1]
         test, held = n_test[user], n_test[user] + n_valid[user]
         if held == 0:
@@ -96,7 +116,6 @@ def _deal(starts, n_test, n_valid, keys):  # type: ignore[no-untyped-def]
         order = np.argsort(keys[begin:end], kind="mergesort")
         for place in range(end - begin - held, end - begin):
             part[begin + order[place]] = 2 if place >= end - begin - test else 1
-    return part
 
 
 @njit(cache=True, nogil=True)
@@ -119,10 +138,10 @@ def _follow(part, chosen, users):  # type: ignore[no-untyped-def]
             last = part[r]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _shown_later(starts, times, shown, asked):  # type: ignore[no-untyped-def]
     total = 0
-    for user in prange(len(starts) - 1):
+    for user in range(len(starts) - 1):
         last = -1
         for r in range(starts[user + 1] - 1, starts[user] - 1, -1):
             if shown[r]:

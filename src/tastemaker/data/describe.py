@@ -109,9 +109,9 @@ class Description:
             ),
             ("density", f"{self.density:.4%} of all pairs; {self.repeated:.1%} of events repeat a pair"),
         ]
-        if self.time_unit == "us":
+        if self.span_days is not None:
             rows.append(("time", f"{self.first} to {self.last}, {self.span_days:,.1f} days"))
-        elif self.time_unit == "step":
+        elif self.first is not None:
             rows.append(("time", f"steps {self.first} to {self.last} of an order, no clock"))
         if self.kinds:
             rows.append(("kinds", ", ".join(f"{kind} {count:,}" for kind, count in self.kinds.items())))
@@ -135,7 +135,7 @@ class Description:
             for who in ("users", "items")
             for rank, count in zip(*self.curves[who], strict=True)
         ]
-        log = altair.Scale(type="log")
+        log = altair.Scale(type="log", nice=False)
         tail = altair.Chart(altair.Data(values=tails), title="Long tail", width=360, height=260).mark_line()
         drawn = tail.encode(
             x=altair.X("rank:Q", scale=log, title="rank, the most active first"),
@@ -275,7 +275,8 @@ def _when(time: int, unit: TimeUnit | None) -> str:
 def _columns(data: Dataset) -> dict[str, dict[str, ColumnInfo]]:
     """Kind, type, missing and distinct values of every column but ids and the tables' own bookkeeping."""
     found: dict[str, dict[str, ColumnInfo]] = {}
-    for table in ("users", "items", "events"):
+    tables: tuple[Table, ...] = ("users", "items", "events")
+    for table in tables:
         frame: pl.DataFrame = getattr(data, table)
         found[table] = {}
         for name in frame.columns:
@@ -283,7 +284,7 @@ def _columns(data: Dataset) -> dict[str, dict[str, ColumnInfo]]:
                 continue
             values = frame[name]
             plain = not isinstance(values.dtype, pl.List | pl.Array | pl.Struct) and values.dtype != pl.Binary
-            kind = data.kind(cast(Table, table), name)
+            kind = data.kind(table, name)
             distinct = values.n_unique() - bool(values.null_count()) if plain and kind != "number" else None
             found[table][name] = ColumnInfo(kind, str(values.dtype), values.null_count(), distinct)
     return found

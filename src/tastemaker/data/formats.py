@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from tastemaker.data.columns import known
-from tastemaker.data.text import SHOWN, Dialect, Raw, read_text
+from tastemaker.data.text import SHOWN, Dialect, Raw, content_of, read_text
 from tastemaker.types import DataError, NotFound, Problem, UsageError, nearest, optional
 
 SUFFIXES = {
@@ -50,7 +52,11 @@ def format_of(source: Any, url: str | None = None) -> str:
     if not isinstance(source, str | Path):
         raise UsageError(f"a source is a path, a frame, an Arrow table or a query, got {type(source).__name__}")
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError:  # no name of a file: too long, say
+        raise UsageError(f"this is no path: {str(source)[:80]!r}", hint="a query needs url=...") from None
+    if is_folder:
         if any(path.glob("*.inter")):
             return "recbole"
         return "adjacency" if (path / "train.txt").is_file() else "folder"
@@ -143,65 +149,75 @@ def _ipc(path: Path) -> pl.DataFrame:
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """Types that a dataset stores: categories as text, decimals as floats."""
-    casts: list[pl.Expr] = []
+    """Types that a dataset stores: decimals and very wide integers as floats, nested objects as JSON text."""
+    changed: list[pl.Expr | pl.Series] = []
     for name, dtype in frame.schema.items():
-        if dtype.is_decimal():
-            casts.append(pl.col(name).cast(pl.Float64))
+        if dtype.is_decimal() or (dtype == pl.Int128 and not known(name)):
+            changed.append(pl.col(name).cast(pl.Float64))
         elif dtype == pl.Object:
-            casts.append(pl.lit(column(name, frame[name].to_list())))
-    return frame.with_columns(casts)
+            changed.append(column(name, frame[name].to_list()))
+        elif isinstance(dtype, pl.Struct):
+            changed.append(pl.when(pl.col(name).is_not_null()).then(pl.col(name).struct.json_encode()).alias(name))
+        elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            changed.append(pl.col(name).list.eval(pl.element().struct.json_encode()))
+    return frame.with_columns(changed)
 
 
 def _jsonl(path: Path) -> Raw:
     """One JSON object a line, or one JSON array of objects."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head.strip():
+    content = content_of(path, "utf-8")
+    head = bytes(content[:4096]).strip()
+    if not head:
         raise DataError(f"{path} is empty", hint="give a file with one JSON object a line")
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    if head.startswith(b"["):
         try:
-            return _filled(Raw(_from_rows(json.loads(path.read_text(encoding="utf-8-sig"))), str(path)))
+            return _filled(Raw(_from_rows(json.loads(bytes(content))), str(path)))
         except (ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{path} is no JSON array of objects: {error}") from error
 
     def place(row: int) -> tuple[str, int]:
-        seen = -1
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                seen += bool(line.strip())
-                if seen == row:
-                    return str(path), number
-        return str(path), row + 1
+        written = (number for number, line in _lines(content) if line.strip())
+        return str(path), next(islice(written, row, None), row + 1)
 
     try:
-        frame = pl.read_ndjson(path, infer_schema_length=None)
+        frame = pl.read_ndjson(content if isinstance(content, bytes) else path, infer_schema_length=None)
     except pl.exceptions.PolarsError:
-        frame = _from_rows(_objects(path))  # says which lines are broken, and mixes types where the reader cannot
+        frame = _from_rows(_objects(path, content))  # says which lines are broken; columns may mix types
     return _filled(Raw(_plain(frame), str(path), place=place))
 
 
-def _objects(path: Path) -> list[dict[str, Any]]:
+def _lines(content: bytes | mmap.mmap) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1."""
+    at = 0
+    for number in count(1):
+        if at >= len(content):
+            return
+        end = content.find(b"\n", at)
+        end = len(content) if end < 0 else end + 1
+        yield number, bytes(content[at:end])
+        at = end
+
+
+def _objects(path: Path, content: bytes | mmap.mmap) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     total = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                what = None if isinstance(row, dict) else f"is no JSON object but {type(row).__name__}"
-            except UnicodeDecodeError as error:
-                row, what = None, f"is no UTF-8: {error.reason}"
-            except ValueError as error:
-                row, what = None, f"is no JSON: {error}"
-            if what is None:
-                rows.append(row)
-                continue
-            total += 1
-            if len(problems) < SHOWN:
-                problems.append(Problem(what, str(path), number, value=line[:60].decode("utf-8", "replace").strip()))
+    for number, line in _lines(content):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+            what = None if isinstance(row, dict) else f"is no JSON object but {type(row).__name__}"
+        except UnicodeDecodeError as error:
+            row, what = None, f"is no UTF-8: {error.reason}"
+        except ValueError as error:
+            row, what = None, f"is no JSON: {error}"
+        if what is None:
+            rows.append(row)
+            continue
+        total += 1
+        if len(problems) < SHOWN:
+            problems.append(Problem(what, str(path), number, value=line[:60].decode("utf-8", "replace").strip()))
     if total:
         raise DataError(f"{path}: {total:,} lines cannot be read", problems, total=total)
     return rows
@@ -234,6 +250,9 @@ def _sql(query: Any, url: str | None, parameters: Mapping[str, Any] | None) -> R
         raise UsageError("the database's address is not of the form dialect+driver://user@host/name") from error
     except ImportError as error:
         raise UsageError(f"no driver for {address.drivername!r} is installed: {error}") from error
+    file = address.database if address.get_backend_name() == "sqlite" else None
+    if file and file != ":memory:" and not Path(file).is_file():  # SQLite itself would make an empty one
+        raise _absent(Path(file))
     batches: list[list[pl.Series]] = []
     try:
         with engine.connect().execution_options(stream_results=True, yield_per=BATCH) as connection:

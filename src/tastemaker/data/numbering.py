@@ -41,8 +41,7 @@ class Codes:
         again = encode(ids)
         if len(again.ids) == len(self.ids):
             return Codes(self.codes, ids)
-        table = np.append(again.codes, np.int32(-1))  # code -1 reads the last place
-        return Codes(table[self.codes], again.ids)
+        return Codes(mapped(self.codes, again.codes), again.ids)
 
 
 def encode(values: pl.Series) -> Codes:
@@ -94,6 +93,13 @@ def encode_all(columns: list[pl.Series]) -> list[Codes]:
         return list(pool.map(encode, columns))
 
 
+def mapped(codes: NDArray[np.int32] | NDArray[np.uint32], table: NDArray[np.int32]) -> NDArray[np.int32]:
+    """What `table` says of each code [N]; a missing code stays missing (-1)."""
+    out = np.empty(len(codes), np.int32)
+    _mapped(codes, table, out)
+    return out
+
+
 def first_seen(codes: NDArray[np.int32], times: NDArray[np.int64] | None, n: int) -> NDArray[np.int64]:
     """The earliest time of each code [n] (0 where there are no times); `NEVER` where the code has no row."""
     first = np.full(n, NEVER, np.int64)
@@ -111,8 +117,7 @@ def order_events(
     """
     if _is_sorted(users, np.empty(0, np.int64) if times is None else times):
         return None
-    starts = np.zeros(n_users + 1, np.int64)
-    np.cumsum(np.bincount(users, minlength=n_users), out=starts[1:])
+    starts = _starts(users, n_users)
     order = np.empty(len(users), np.uint32)
     if times is None:
         _place(users, starts, order)
@@ -209,6 +214,22 @@ def _first_seen(codes, times, first):  # type: ignore[no-untyped-def]
         if code >= 0:
             time = times[r] if len(times) else 0
             first[code] = min(first[code], time)
+
+
+@njit(cache=True, nogil=True)
+def _mapped(codes, table, out):  # type: ignore[no-untyped-def]
+    for r in range(len(codes)):
+        out[r] = table[codes[r]] if codes[r] >= 0 else -1
+
+
+@njit(cache=True, nogil=True)
+def _starts(users, n_users):  # type: ignore[no-untyped-def]
+    starts = np.zeros(n_users + 1, np.int64)
+    for r in range(len(users)):
+        starts[users[r] + 1] += 1
+    for user in range(n_users):
+        starts[user + 1] += starts[user]
+    return starts
 
 
 @njit(cache=True, nogil=True)

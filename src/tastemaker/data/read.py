@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -79,7 +79,8 @@ def read(
     """Read events, and the tables beside them, and number users and items.
 
     Args:
-        source: a path, a frame (Polars, pandas, Arrow), a folder, or with `url` a database query.
+        source: a path, a frame (Polars, pandas, Arrow), a folder, or with `url` a database query. A folder that
+            `Dataset.save` wrote is loaded as it is.
         format: "csv", "parquet", "jsonl", "arrow", "pandas", "polars", "sql", "recbole", "adjacency" or "folder";
             None: told from the source.
         user, item, time, value, kind: the source's column for each; None: recognised by usual names, False: none.
@@ -113,10 +114,13 @@ def read(
     wishes = Wishes(roles, columns or {}, lists or {}, time_format, duplicates, on_bad)
     dialect = Dialect(separator, header, quote, encoding)
     label = path.name if path else form
-    with progress(f"reading {label}", 4) as advance:
+    with progress(f"reading {label}", 3) as advance:
         tables = _tables(source, form, dialect, url, parameters)
         side = {"users": tables.users, "items": tables.items}
         side |= {t: read_table(s, None, dialect) for t, s in (("users", users), ("items", items)) if s is not None}
+        seen = {c for raw in (tables.events, *side.values()) if raw is not None for c in raw.frame.columns}
+        if unknown := [c for c in wishes.lists if c not in seen]:
+            raise NotFound(f"lists: no table has a column {unknown[0]!r}", hint=nearest(unknown[0], seen))
         graphs = {**tables.edges, **{g: read_table(s, None, dialect) for g, s in (edges or {}).items()}}
         advance(1)
         events = _events(tables.events, wishes)
@@ -130,19 +134,20 @@ def read(
         del tables  # the source's own values are no longer needed, and may be large
         advance(1)
         sides = {t: _side(raw, t[:-1], events, wishes) for t, raw in side.items() if raw is not None}
-        declared: dict[Table, Mapping[str, Kind]] = {"events": events.kinds}
-        declared |= {"users": sides["users"][1] if "users" in sides else {}}
-        declared |= {"items": sides["items"][1] if "items" in sides else {}}
+        notes |= {f"skipped {t}": table.lost for t, table in sides.items() if table.lost}
+        declared = {"events": events.kinds, **{t: table.kinds for t, table in sides.items()}}
+        for t, more in (kinds or {}).items():
+            declared[t] = {**declared.get(t, {}), **more}
         data = assemble(
-            name or (path.name if path and path.is_dir() else label.split(".")[0]),
+            name or ("data" if path is None else path.name if path.is_dir() else path.name.split(".")[0]),
             events.user,
             events.item,
             events.rest,
-            sides["users"][0] if "users" in sides else None,
-            sides["items"][0] if "items" in sides else None,
+            sides["users"].frame if "users" in sides else None,
+            sides["items"].frame if "items" in sides else None,
             edges={g: _edges(g, raw) for g, raw in graphs.items()},
             time_unit=events.unit,
-            kinds={t: both for t in declared if (both := {**declared[t], **(kinds or {}).get(t, {})})},
+            kinds=cast(Mapping[Table, Mapping[str, Kind]], {t: found for t, found in declared.items() if found}),
             notes=notes,
         )
         advance(1)
@@ -181,7 +186,7 @@ def _events(raw: Raw, wishes: Wishes) -> _Events:
     renamed = {c: new for c, new in wishes.columns.items() if new is not None}
     given = {**wishes.roles, **{new: c for c, new in renamed.items() if new in EVENT_ROLES}}
     roles = recognise(frame, given, named=raw.named, file=raw.file)
-    notes = {"columns": ", ".join(f"{role}={c}" for role, c in roles.items())}
+    notes = {"columns": ", ".join(f"{role}={roles[role]}" for role in EVENT_ROLES if role in roles)}
     check, text = Check(raw), not raw.typed
     no_item = "kind" in roles or "query" in roles  # a search, say
     fitted: dict[str, pl.Series] = {}
@@ -191,7 +196,7 @@ def _events(raw: Raw, wishes: Wishes) -> _Events:
         items = pool.submit(fit.ids, check, frame[roles["item"]], roles["item"], required=not no_item, text=text)
         if "time" in roles:
             times = fit.times(check, frame[roles["time"]], roles["time"], wishes.time_format)
-            fitted["time"], unit, notes["time"] = times.values, times.unit, times.form
+            fitted["time"], unit, notes["times"] = times.values, times.unit, times.form
         user, item = users.result(), items.result()
     for role, c in roles.items():
         if role not in ("user", "item", "time"):
@@ -200,10 +205,12 @@ def _events(raw: Raw, wishes: Wishes) -> _Events:
     for c in frame.columns:
         if c not in roles.values():
             new = renamed.get(c) or context_name(c, ("user", "item"))
+            if new in fitted:
+                raise UsageError(f"two columns of the events would be called {new!r}", hint="rename one with columns=")
             fitted[new] = _free(frame[c], raw, wishes.lists.get(c))
             kinds |= {new: raw.kinds[c]} if c in raw.kinds else {}
     order = [c for c in EVENT_COLUMNS if c in fitted] + [c for c in fitted if c not in EVENT_COLUMNS]
-    rest = pl.DataFrame([fitted[c].alias(c) for c in order], height=frame.height)
+    rest = frame.drop(frame.columns).with_columns(fitted[c].alias(c) for c in order)  # has rows even without a column
     if wishes.duplicates == "error":
         mark_duplicates(check, user, item, rest)
     keep, lost = check.settle(wishes.on_bad)
@@ -230,6 +237,8 @@ def _meant(check: Check, role: str, column: str, values: pl.Series, times: pl.Se
 def _free(values: pl.Series, raw: Raw, separator: str | None) -> pl.Series:
     """A column without a fixed meaning: as it is, cut into its parts, or, in text, as the type its values have."""
     declared = raw.kinds.get(values.name)
+    if values.dtype in (pl.Categorical, pl.Enum):
+        values = values.cast(pl.String)
     if separator is not None:
         return values.cast(pl.String).str.split(separator)
     if raw.typed or values.dtype != pl.String or declared not in (None, "number"):
@@ -237,8 +246,17 @@ def _free(values: pl.Series, raw: Raw, separator: str | None) -> pl.Series:
     return fit.guess(values)
 
 
-def _side(raw: Raw, key: str, events: _Events, wishes: Wishes) -> tuple[pl.DataFrame, Mapping[str, Kind]]:
-    """A table of users or of items: ids checked, attributes in their types; and the kinds it declares."""
+@dataclass(frozen=True)
+class _Side:
+    """A table of users or of items, the kinds it declares, and a sentence on the rows left out."""
+
+    frame: pl.DataFrame
+    kinds: Mapping[str, Kind]
+    lost: str
+
+
+def _side(raw: Raw, key: str, events: _Events, wishes: Wishes) -> _Side:
+    """Ids checked, attributes in their types."""
     column = key_column(raw.frame, key, events.names[key], file=raw.file)
     check = Check(raw)
     codes = fit.ids(check, raw.frame[column], column, required=True, text=not raw.typed)
@@ -251,15 +269,15 @@ def _side(raw: Raw, key: str, events: _Events, wishes: Wishes) -> tuple[pl.DataF
     number = pl.Series(codes.codes)
     fitted = {key: codes.ids.gather(number.set(number < 0, None))}
     for c in raw.frame.columns:
-        if c == AVAILABLE and events.unit is not None:
+        if c == AVAILABLE and events.unit is not None and raw.frame[c].dtype != pl.Boolean:
             form = "step" if events.unit == "step" else wishes.time_format
             fitted[c] = fit.times(check, raw.frame[c], c, form, required=False).values
         elif c != column:
-            fitted["source_" + c if c == key else c] = _free(raw.frame[c], raw, wishes.lists.get(c))
-    keep, _ = check.settle(wishes.on_bad, noun=f"{key}s")
+            fitted[f"source_{c}" if c in (key, AVAILABLE) else c] = _free(raw.frame[c], raw, wishes.lists.get(c))
+    keep, lost = check.settle(wishes.on_bad, noun=f"{key}s")
     frame = pl.DataFrame([values.alias(c) for c, values in fitted.items()])
     kinds = {c: k for c, k in raw.kinds.items() if c in frame.columns and c != key}
-    return (frame if keep is None else frame.filter(pl.Series(keep))), kinds
+    return _Side(frame if keep is None else frame.filter(pl.Series(keep)), kinds, lost)
 
 
 def _edges(name: str, raw: Raw) -> pl.DataFrame:

@@ -15,17 +15,15 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data.choices import TEST, TRAIN, VALID, Log, foresight, own_later
 from tastemaker.data.dealing import deal, deal_all
-from tastemaker.data.filters import Moment, moment
+from tastemaker.data.split_parts import Cuts, by_cuts, find_cuts, hold_out, last_of, named_parts, sessions
 from tastemaker.data.split_settings import (
-    is_share,
     listed,
     one_of,
     plain,
@@ -39,16 +37,9 @@ from tastemaker.data.split_settings import (
 from tastemaker.types import Dataset, NotFound, Split, UsageError, generator, nearest
 from tastemaker.types.split import Shown
 
-MINUTE_US = 60_000_000
 NO_KEYS = np.empty(0, np.uint64)
 By = Literal["random", "time"]
 Ask = Literal["session", "next"]
-WORDS = {
-    **dict.fromkeys(("train", "training", "base"), TRAIN),
-    **dict.fromkeys(("valid", "validation", "val", "dev"), VALID),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-"""What the values of a published split column mean."""
 
 
 class How(TypedDict, total=False):
@@ -116,17 +107,13 @@ def time(data: Dataset, at: Any = 0.8, *, seed: int = 0, **how: Unpack[How]) -> 
     if not data.has_time:
         raise UsageError(f"{data.name} has no times to split by", hint="a random split needs none: ratio:0.8,0.1,0.1")
     log = Log.of(data)
-    times = data.events["time"].to_numpy()
-    valid_from, test_from = _cuts(data, log, at)
-    part = np.zeros(data.n_events, np.int8)
-    for code, begin in ((VALID, valid_from), (TEST, test_from)):
-        if begin is not None:
-            part[times >= begin] = code
-    cut = cast(int, test_from if valid_from is None else valid_from)
-    if not (part[log.at(slice(None))] == TRAIN).any():
-        first = _date(data, int(log.times.min())) if len(log.times) else "nowhere"
-        raise UsageError(f"nothing to learn from lies before {_date(data, cut)}: {data.name} begins {first}")
-    return _made(data, log, "time", {"at": plain(at)}, part, how, shown="known", cut=cut)
+    cuts = find_cuts(data, log, at)
+    part = by_cuts(data.events["time"].to_numpy(), cuts)
+    if (begin := min(cut for cut in cuts if cut is not None)) <= (first := log.times.min()):
+        raise UsageError(
+            f"nothing to learn from lies before {_date(data, begin)}: {data.name} begins {_date(data, first)}"
+        )
+    return _made(data, log, "time", {"at": plain(at)}, part, how, shown="known", cuts=cuts)
 
 
 def session(
@@ -150,20 +137,21 @@ def session(
     """
     log = Log.of(data)
     one_of("session", "ask", ask, Ask)
-    of_row, first, final = _sessions(data, log, gap)
-    cut = None
+    of_row, first, final = sessions(data, log, gap)
+    cuts: Cuts = (None, None)
     if isinstance(last, float) and 0 < last < 1:
         if not data.has_time:
             raise UsageError(f"{data.name} has no times to tell the latest sessions by", hint="give a whole number")
         starts = log.times[first]
         n_test = max(1, int(rounded_down(len(starts), last)))
-        begins = np.sort(starts)[[max(0, len(starts) - n_test * many) for many in (1, 2 if valid else 1)]]
-        held = np.where(starts >= begins[0], TEST, np.where(starts >= begins[1], VALID, TRAIN)).astype(np.int8)
-        cut = int(begins[1])
+        latest = np.sort(starts)[::-1]
+        many = [n_test, min(2 * n_test, len(latest))]
+        cuts = int(latest[many[1] - 1]) if valid else None, int(latest[many[0] - 1])
+        held = by_cuts(starts, cuts)
     else:
         k = whole("session", last, 1)
         counts = np.bincount(log.users[first], minlength=data.n_users)
-        held = deal(counts, *_last_of(counts, k, valid), NO_KEYS)
+        held = deal(counts, *last_of(counts, k, valid), NO_KEYS)
     asked = None
     if ask == "next":
         asked = np.zeros(data.n_events, np.bool_)
@@ -172,7 +160,7 @@ def session(
     case[log.at(slice(None))] = of_row
     part = log.spread(held[of_row])
     settings = {"last": last, "ask": ask, "valid": valid, **({} if gap is None else {"gap": gap})}
-    return _made(data, log, "session", settings, part, how, shown="known", cut=cut, case=case, asked=asked)
+    return _made(data, log, "session", settings, part, how, shown="known", cuts=cuts, case=case, asked=asked)
 
 
 def cold_user(
@@ -201,7 +189,7 @@ def cold_user(
     )
     n_asked = np.clip(n_asked, 0, np.maximum(log.counts - 1, 0))
     rng = generator(seed, "split", "cold-user")
-    owner = _held_out("cold-user", np.flatnonzero(n_asked), data.n_users, share, valid, rng)
+    owner = hold_out("cold-user", np.flatnonzero(n_asked), data.n_users, share, valid, rng)
     asked_too = deal(log.counts, np.where(owner > TRAIN, n_asked, 0), np.zeros_like(n_asked),
                      log.keys(rng) if by == "random" else NO_KEYS)  # fmt: skip
     asked = np.zeros(data.n_events, np.bool_)
@@ -220,7 +208,7 @@ def cold_item(data: Dataset, share: float = 0.1, *, valid: float = 0.0, seed: in
     log = Log.of(data)
     candidates = np.flatnonzero(np.bincount(log.items, minlength=data.n_items))
     rng = generator(seed, "split", "cold-item")
-    owner = _held_out("cold-item", candidates, data.n_items, share, valid, rng)
+    owner = hold_out("cold-item", candidates, data.n_items, share, valid, rng)
     part = log.spread(owner[log.items])
     named = data.events["item"].is_not_null().to_numpy()
     part[named] = owner[data.events["item"].drop_nulls().to_numpy()]
@@ -264,7 +252,7 @@ def column(
         raise NotFound(f"the events of {data.name} have no column {name!r}", hint=nearest(name, data.events.columns))
     log = Log.of(data)
     carved = isinstance(valid, float) and 0 < valid < 1
-    part = _named_parts(data, name, test, None if carved else valid)
+    part = named_parts(data, name, test, None if carved else valid)
     if carved:
         rows = np.flatnonzero(part[log.at(slice(None))] == TRAIN)
         counts = np.bincount(log.users[rows], minlength=data.n_users)
@@ -345,13 +333,14 @@ def _made(
     how: How,
     *,
     shown: Shown = "train",
-    cut: int | None = None,
+    cuts: Cuts = (None, None),
     case: NDArray[np.int64] | None = None,
     asked: NDArray[np.bool_] | None = None,
 ) -> Split:
     """The split of these parts, checked, with its name and its warnings."""
-    if cut is not None:  # of a session that began earlier
-        part[(part == TRAIN) & (data.events["time"].to_numpy() >= cut)] = -1
+    cut = min((at for at in cuts if at is not None), default=None)
+    if cut is not None:  # what goes on after its own part has ended (a session that began earlier) is in none
+        part[part < by_cuts(data.events["time"].to_numpy(), cuts)] = -1
     history = how.get("history") or shown
     spec = {"kind": kind, **settings, "history": history, "repeats": bool(how.get("repeats", False))}
     chosen = part[log.at(slice(None))]
@@ -372,105 +361,8 @@ def _made(
 
 def _leave(data: Dataset, kind: str, k: int, settings: dict[str, Any], how: How) -> Split:
     log = Log.of(data)
-    part = deal(log.counts, *_last_of(log.counts, k, settings["valid"]), NO_KEYS)
+    part = deal(log.counts, *last_of(log.counts, k, settings["valid"]), NO_KEYS)
     return _made(data, log, kind, settings, log.spread(part), how, shown="known")
-
-
-def _last_of(counts: NDArray[np.int64], k: int, valid: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of each owner's last are test and valid: `k` and `k`, or none where nothing would be left."""
-    n_test = np.where(counts > (2 * k if valid else k), k, 0)
-    return n_test, n_test if valid else np.zeros_like(n_test)
-
-
-def _held_out(
-    kind: str, candidates: NDArray[np.int64], size: int, share: float, valid: float, rng: np.random.Generator
-) -> NDArray[np.int8]:
-    """The part [size] of users or items of which some candidates are drawn for test and valid, the rest is train."""
-    share_of(kind, share)
-    if valid:
-        share_of(kind, valid)
-    n_test = max(1, int(rounded_down(len(candidates), share)))
-    n_valid = max(1, int(rounded_down(len(candidates), valid))) if valid else 0
-    if n_test + n_valid >= len(candidates):
-        raise UsageError(f"{kind} would hold out {n_test + n_valid} of {len(candidates)} and leave none to learn from")
-    drawn = rng.permutation(candidates)
-    part = np.zeros(size, np.int8)
-    part[drawn[:n_test]], part[drawn[n_test : n_test + n_valid]] = TEST, VALID
-    return part
-
-
-def _sessions(
-    data: Dataset, log: Log, gap: float | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Session of each choice [n], numbered by user, then by beginning; first and last choice of each session."""
-    new = np.ones(len(log.users), np.bool_)
-    same_user = log.users[1:] == log.users[:-1]
-    if gap is not None:
-        if data.time_unit != "us":
-            raise UsageError(f"the times of {data.name} are no clock, so no gap of {gap} minutes ends a session")
-        new[1:] = ~same_user | (np.diff(log.times) > gap * MINUTE_US)
-        run = np.cumsum(new) - 1
-    elif "session" not in data.events.columns:
-        raise NotFound(f"the events of {data.name} have no column 'session'", hint="say gap=30 for minutes of silence")
-    else:
-        column = data.events["session"] if log.rows is None else data.events["session"].gather(log.rows)
-        if column.null_count():
-            raise UsageError(f"every choice needs a session, {column.null_count():,} have none", hint="or give a gap")
-        session = column.to_numpy()
-        new[1:] = ~same_user | (session[1:] != session[:-1])
-        run = np.cumsum(new) - 1
-        opens = np.flatnonzero(new)
-        runs = pl.DataFrame({"user": log.users[opens], "session": session[opens], "run": np.arange(len(opens))})
-        joined = runs.select(pl.col("run").first().over("user", "session")).to_series().to_numpy()
-        if (joined != np.arange(len(joined))).any():  # sessions that take turns
-            run = np.unique(joined, return_inverse=True)[1][run]
-    size = int(run.max(initial=-1)) + 1
-    first, final = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    final[run] = np.arange(len(run))  # of several rows of a session the last one written stays
-    first[run[::-1]] = np.arange(len(run))[::-1]
-    return run, first, final
-
-
-def _cuts(data: Dataset, log: Log, at: Any) -> tuple[int | None, int | None]:
-    """Where valid begins and where test begins; None where there is no such part."""
-    values = listed(at)
-    if all(map(is_share, values)) and any(values):
-        valid, test = shares_of("time", at)
-        before = [1 - test - valid if valid else None, 1 - test if test else None]
-        places = [None if share is None else int(rounded_down(len(log.times), share)) for share in before]
-        cuts = [None if p is None else int(np.partition(log.times, p)[p]) for p in places]
-        return cuts[0], cuts[1]
-    if not 1 <= len(values) <= 2 or any(isinstance(value, float | bool) for value in values):
-        raise UsageError(f"a split by time takes one or two times, or shares below 1, got {at!r}")
-    times = [moment(data, cast(Moment, value)) for value in values]
-    if len(times) == 1:
-        return None, times[0]
-    if times[0] >= times[1]:
-        raise UsageError(f"valid begins before test does, got {values[0]} and {values[1]}")
-    return times[0], times[1]
-
-
-def _named_parts(data: Dataset, name: str, test: Any, valid: Any) -> NDArray[np.int8]:
-    values = data.events[name]
-    seen = values.unique().drop_nulls().to_list()
-    if test is None and values.dtype != pl.Boolean:
-        means = {value: WORDS.get(str(value).strip().lower()) for value in seen}
-        if strange := sorted(str(value) for value, code in means.items() if code is None):
-            raise UsageError(
-                f"the column {name!r} names parts that are unknown: {', '.join(strange[:8])}",
-                hint="say which value is test: test=VALUE",
-            )
-    else:
-        tests = [True] if test is None else listed(test)
-        valids = [] if valid is None else listed(valid)
-        for value in (*tests, *valids):
-            if value not in seen:
-                raise NotFound(f"{value!r} is no value of {name!r}", hint=nearest(str(value), map(str, seen)))
-        means = {value: TEST if value in tests else VALID if value in valids else TRAIN for value in seen}
-    part = np.full(len(values), -1, np.int8)
-    for value, code in means.items():
-        part[(values == value).fill_null(False).to_numpy()] = cast(int, code)
-    return part
 
 
 def _settings(kind: str) -> dict[str, inspect.Parameter]:
@@ -495,4 +387,6 @@ def _text(kind: str, spec: Mapping[str, Any], shown: Shown) -> str:
 
 
 def _date(data: Dataset, at: int) -> str:
-    return str(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)) if data.time_unit == "us" else str(at)
+    if data.time_unit != "us":
+        return str(at)
+    return str(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(at)))

@@ -9,7 +9,7 @@ import gzip
 import lzma
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,64 +66,84 @@ class Dialect:
     encoding: str = "utf-8"
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What was found out of a file: its dialect in full, and its columns as the file and as we call them."""
+
+    separator: str
+    quote: str | None
+    eol: str
+    named: bool
+    keys: list[str]
+    names: list[str]
+
+
 def read_text(path: Path, dialect: Dialect, known: Callable[[str], bool]) -> Raw:
     """Read a table with one record a line, every value as text. `known` says whether a word is a column's name."""
-    content = _content(path, dialect.encoding)
-    head = bytes(content[:HEAD])
-    text = head.decode("utf-8", errors="replace").removeprefix("\ufeff")
-    eol = "\n" if "\n" in text or "\r" not in text else "\r"
-    lines = [line for line in text.split(eol) if line.strip()]
-    if not lines:
-        raise DataError(f"{path} is empty", hint="give a file with one event a line")
-    whole = lines if len(head) == len(content) or len(lines) == 1 else lines[:-1]
-    separator = dialect.separator or _separator(path, [line.rstrip("\r") for line in whole[:100]], dialect.quote)
-    quote = None if len(separator) > 1 else dialect.quote
-    sample = _split(whole[:100], separator, quote)
-    named = _has_header(path, sample, known) if dialect.header is None else dialect.header
-    names = [name.strip() for name in sample[0]] if named else [f"column_{i + 1}" for i in range(len(sample[0]))]
-    if clash := sorted({name for name in names if names.count(name) > 1 or not name}):
-        raise DataError(f"{path}: the header has columns without a name of their own: {clash}, of {names}")
-
-    plain = isinstance(content, mmap.mmap)  # the file itself can be read, without a copy
-    source: Any = path
-    if len(separator) > 1:
-        whole_text = bytes(content)
-        if STAND_IN.encode() in whole_text:
-            raise DataError(f"{path} has control characters (\\x1f), so {separator!r} cannot separate its columns")
-        content = whole_text.replace(separator.encode(), STAND_IN.encode())
-        separator, plain = STAND_IN, False
-    if not plain:
-        source = bytes(content)
+    content = content_of(path, dialect.encoding)
+    form = _form(path, content, dialect, known)
+    source: Any = path if isinstance(content, mmap.mmap) else content  # the file itself, where it can be read as it is
+    if len(form.separator) > 1:
+        content = source = _replaced(path, content, form.separator)
+        form = replace(form, separator=STAND_IN)
+    if not form.named and content[:1] in (b"\n", b"\r"):
+        source = bytes(content).lstrip(b"\r\n")
     options: dict[str, Any] = {
-        "has_header": named,
-        "schema": dict.fromkeys(names, pl.String),
-        "separator": separator,
-        "quote_char": quote,
-        "eol_char": eol,
+        "has_header": form.named,
+        "schema": dict.fromkeys(form.keys, pl.String),
+        "separator": form.separator,
+        "quote_char": form.quote,
+        "eol_char": form.eol,
         "glob": False,
     }
     scanned: _Scan | None = None
     try:
         frame = pl.read_csv(source, **options)
     except pl.exceptions.PolarsError as error:
-        scanned = _Scan.of(content, separator, quote, eol, named=named)
-        _explain(path, content, scanned, len(names), str(error))
-        frame = pl.read_csv(source, truncate_ragged_lines=True, **options)
+        scanned = _Scan.of(content, form)
+        _explain(path, content, scanned, len(form.names), str(error))
+        try:
+            frame = pl.read_csv(source, truncate_ragged_lines=True, **options)
+        except pl.exceptions.PolarsError as again:
+            raise _unreadable(path, str(again)) from error
+    frame.columns = form.names
     if frame.height == 0:
-        raise DataError(f"{path} holds a header and no rows" if named else f"{path} holds no rows")
-    if scanned is None and len(names) > 1 and frame[:, -1].null_count():  # what a line too short leaves behind
-        scanned = _Scan.of(content, separator, quote, eol, named=named)
-    return _raw(path, frame, scanned, named, content, (separator, quote, eol))
+        raise DataError(f"{path} holds a header and no rows" if form.named else f"{path} holds no rows")
+    if scanned is None and frame.width > 1 and frame[:, -1].null_count():  # what a line too short leaves behind
+        scanned = _Scan.of(content, form)
+    return _raw(path, frame, scanned, content, form)
 
 
-def _raw(
-    path: Path,
-    frame: pl.DataFrame,
-    scanned: _Scan | None,
-    named: bool,
-    content: mmap.mmap | bytes,
-    form: tuple[str, str | None, str],
-) -> Raw:
+def _form(path: Path, content: mmap.mmap | bytes, dialect: Dialect, known: Callable[[str], bool]) -> _Form:
+    head = bytes(content[: max(HEAD, content.find(b"\n") + 1)])
+    text = head.decode("utf-8", errors="replace").removeprefix("\ufeff")
+    eol = "\n" if "\n" in text or "\r" not in text else "\r"
+    lines = [line for line in text.split(eol) if line.strip()]
+    if not lines:
+        raise DataError(f"{path} is empty", hint="give a file with one event a line")
+    if len(head) < len(content) and len(lines) > 1:
+        lines.pop()  # perhaps not whole
+    separator = dialect.separator or _separator(path, lines[:100], dialect.quote)
+    quote = None if len(separator) > 1 else dialect.quote
+    rows = _split(lines[:100], separator, quote)
+    named = _has_header(path, rows, known) if dialect.header is None else dialect.header
+    names = [(cell.strip() if named else "") or f"column_{i + 1}" for i, cell in enumerate(rows[0])]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: the header gives one name to two columns: {twice}, of {names}")
+    again = [rows[0][:i].count(cell) for i, cell in enumerate(rows[0])]  # several columns may have no name at all
+    keys = [f"{cell}_duplicated_{n - 1}" if n else cell for cell, n in zip(rows[0], again, strict=True)]
+    return _Form(separator, quote, eol, named, keys if named else names, names)
+
+
+def _replaced(path: Path, content: mmap.mmap | bytes, separator: str) -> bytes:
+    """The same text with a separator of one byte."""
+    whole = bytes(content)
+    if STAND_IN.encode() in whole:
+        raise DataError(f"{path} has control characters (\\x1f), so {separator!r} cannot separate its columns")
+    return whole.replace(separator.encode(), STAND_IN.encode())
+
+
+def _raw(path: Path, frame: pl.DataFrame, scanned: _Scan | None, content: mmap.mmap | bytes, form: _Form) -> Raw:
     rows: NDArray[np.int64] | None = None  # rows of the file that `frame` keeps; None: all
     faults: tuple[NDArray[np.int64], list[str]] = (np.empty(0, np.int64), [])
     if scanned is not None and scanned.n == frame.height:
@@ -137,14 +157,14 @@ def _raw(
     def place(row: int) -> tuple[str | None, int]:
         nonlocal scanned
         if scanned is None:
-            scanned = _Scan.of(content, *form, named=named)
+            scanned = _Scan.of(content, form)
         at = row if rows is None else int(rows[row])
-        return str(path), int(scanned.lines[at]) if at < scanned.n else at + 1 + named
+        return str(path), int(scanned.lines[at]) if at < scanned.n else at + 1 + form.named
 
-    return Raw(frame, str(path), typed=False, named=named, place=place, faults=faults)
+    return Raw(frame, str(path), typed=False, named=form.named, place=place, faults=faults)
 
 
-def _content(path: Path, encoding: str) -> mmap.mmap | bytes:
+def content_of(path: Path, encoding: str) -> mmap.mmap | bytes:
     """The bytes of a file as UTF-8, unpacked and decoded where needed."""
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", hint="give a file with one event a line")
@@ -172,8 +192,9 @@ def _content(path: Path, encoding: str) -> mmap.mmap | bytes:
 
 
 def _split(lines: list[str], separator: str, quote: str | None) -> list[list[str]]:
+    lines = [line.rstrip("\r").replace("\r", " ") for line in lines]  # the library ends a line at a stray one
     if len(separator) > 1 or quote is None:
-        return [line.rstrip("\r").split(separator) for line in lines]
+        return [line.split(separator) for line in lines]
     return list(csv.reader((line + "\n" for line in lines), delimiter=separator, quotechar=quote))
 
 
@@ -231,15 +252,14 @@ class _Scan:
         return len(self.lines)
 
     @classmethod
-    def of(cls, content: mmap.mmap | bytes, separator: str, quote: str | None, eol: str, *, named: bool) -> _Scan:
-        bytes_ = np.frombuffer(content, np.uint8)
-        most = 1 + sum(
-            int(np.count_nonzero(bytes_[at : at + (1 << 24)] == ord(eol))) for at in range(0, len(bytes_), 1 << 24)
-        )
+    def of(cls, content: mmap.mmap | bytes, form: _Form) -> _Scan:
+        codes, eol = np.frombuffer(content, np.uint8), ord(form.eol)
+        blocks = (codes[at : at + (1 << 24)] for at in range(0, len(codes), 1 << 24))
+        most = 1 + sum(int(np.count_nonzero(block == eol)) for block in blocks)
         lines, fields = np.empty(most, np.int64), np.empty(most, np.int32)
-        n = _scan(bytes_, ord(separator), ord(quote) if quote else 256, ord(eol), lines, fields)
+        n = _scan(codes, ord(form.separator), ord(form.quote) if form.quote else 256, eol, lines, fields)
         start = int(np.argmax(fields[:n] != BLANK)) if n else 0  # blank lines before the first record do not count
-        start += int(named)
+        start += form.named
         return cls(lines[start:n], fields[start:n])
 
 
@@ -309,7 +329,11 @@ def _explain(path: Path, content: mmap.mmap | bytes, scanned: _Scan, width: int,
             hint="repair these lines, or say quote=None where quotes are part of the text",
         )
     if not (scanned.fields > width).any():
-        raise DataError(f"{path} cannot be read as a table: {said.splitlines()[0]}")
+        raise _unreadable(path, said)
+
+
+def _unreadable(path: Path, said: str) -> DataError:
+    return DataError(f"{path} cannot be read as a table: {said.splitlines()[0]}")
 
 
 def _undecodable(path: Path, content: mmap.mmap | bytes) -> tuple[list[Problem], int]:

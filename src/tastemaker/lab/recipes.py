@@ -213,9 +213,7 @@ def _about(recipe: Recipe, parts: Split) -> dict[str, Any]:
         },
         "split": {
             "spec": json.loads(json.dumps(dict(parts.spec), default=str)),
-            "train": parts.events("train").height,
-            "valid": parts.events("valid").height,
-            "test": parts.events("test").height,
+            **parts.sizes,
             "history": parts.history,
             "warnings": list(parts.warnings),
         },

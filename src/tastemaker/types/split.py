@@ -139,96 +139,80 @@ class Split:
         """
         if part == "train":
             raise UsageError("cases come from 'valid' or 'test'")
+        from tastemaker.types.unseen import unseen  # compiled code: a second that only those pay who ask for cases
+
         users, items = _numbers(self.data, "user"), _numbers(self.data, "item")
         chosen = self.data.choices()
         trained = _both(self.part == PARTS["train"], chosen)
         before = trained if part == "valid" else trained | _both(self.part == PARTS["valid"], chosen)
         shown = before if self.history == "known" else trained
         held = _both(self.part == PARTS[part], chosen)
-        asked = held if self.asked is None else held & self.asked
-        keys = users if self.case is None else self.case
+        asked, beside = _cases_of(held, self.asked, users if self.case is None else self.case)
+        n_asked = len(asked)
 
-        targets = _Grouped.of(np.flatnonzero(asked), keys)
-        n_asked = len(targets.keys)
-        beside = np.flatnonzero(held & ~self.asked) if self.asked is not None else np.empty(0, np.int64)
-        targets = targets.fresh(users, items, None if self.repeats else before, beside, keys)
-        asker = users[targets.first]
-        history = _past(users, shown, asker, targets.place(keys, beside), beside)
+        seen = np.zeros_like(before) if self.repeats else before
+        no_rows = Jagged.empty(n_asked, np.int64)
+        asked = asked.where(unseen(asked, no_rows if self.repeats else beside, seen, users, items, self.data.n_items))
+        left = np.flatnonzero(asked.lengths)
+        asked, beside = asked.take(left), beside.take(left)
+        first = asked.values[asked.offsets[:-1]]
+        asker = users[first]
+
+        history = _past(users, shown, asker, beside)
         exclude = None
         if not self.repeats:
-            past = history if shown is before else _past(users, before, asker, targets.place(keys, beside), beside)
+            past = history if shown is before else _past(users, before, asker, beside)
             exclude = Jagged(items[past.values], past.offsets)
-
         columns = {c: _numbers(self.data, c) for c in HISTORY_COLUMNS if c in self.data.events.columns}
         requests = Requests(
-            len(targets.keys),
+            len(asked),
             users=np.where(_present(users, trained, self.data.n_users)[asker], asker, UNKNOWN).astype(np.int32),
             history=Jagged(Columns({c: v[history.values] for c, v in columns.items()}), history.offsets),
             exclude=exclude,
-            now=columns["time"][targets.first] if self.data.has_time else None,
+            now=columns["time"][first] if self.data.has_time else None,
         )
         return Cases(
             requests,
-            Jagged.from_rows(targets.group, items[targets.rows], len(targets.keys)),
+            Jagged(items[asked.values], asked.offsets),
             known=_present(items, trained, self.data.n_items),
-            dropped=n_asked - len(targets.keys),
+            dropped=n_asked - len(asked),
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Grouped:
-    """Rows of events in groups. Groups are numbered in the order of their first rows.
+def _cases_of(held: Flags, asked: Flags | None, keys: NDArray[Any]) -> tuple[Jagged[Rows], Jagged[Rows]]:
+    """Rows of events that are asked for, and of those that stand beside them, a row a case.
 
-    Shapes: rows [N] rising; group [N], the group of each row; keys [G], what the groups are called; first [G] rows
+    Cases are the keys of events that are asked for, in the order of their first such event.
     """
-
-    rows: Rows
-    group: Rows
-    keys: NDArray[Any]
-    first: Rows
-
-    @classmethod
-    def of(cls, rows: Rows, keys: NDArray[Any]) -> _Grouped:
-        names, first, group = np.unique(keys[rows], return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        return cls(rows, place[group], names[order], rows[first[order]])
-
-    def fresh(
-        self, users: NDArray[Any], items: NDArray[Any], seen: Flags | None, beside: Rows, keys: NDArray[Any]
-    ) -> _Grouped:
-        """The first row of each item in a group, items left out that the user saw or that stand beside the group."""
-        rows = pl.DataFrame({"group": self.group, "user": users[self.rows], "item": items[self.rows], "row": self.rows})
-        rows = rows.unique(["group", "item"], keep="first", maintain_order=True)
-        if seen is not None:
-            past = pl.DataFrame({"user": users[seen], "item": items[seen]})
-            rows = rows.join(past, on=["user", "item"], how="anti")
-            own = pl.DataFrame({"group": self.place(keys, beside), "item": items[beside]})
-            rows = rows.join(own, on=["group", "item"], how="anti")
-        return _Grouped.of(np.sort(rows["row"].to_numpy()), keys)
-
-    def place(self, keys: NDArray[Any], rows: Rows) -> Rows:
-        """The group of other rows, by their keys; -1 for none."""
-        if not len(rows) or not len(self.keys):
-            return np.full(len(rows), -1, np.int64)
-        order = np.argsort(self.keys)
-        at = np.minimum(np.searchsorted(self.keys, keys[rows], sorter=order), len(order) - 1)
-        found = order[at]
-        return np.where(self.keys[found] == keys[rows], found, -1)
+    rows = np.flatnonzero(held if asked is None else held & asked)
+    names = keys[rows]
+    new = np.ones(len(rows), dtype=np.bool_)
+    np.not_equal(names[1:], names[:-1], out=new[1:])
+    # a case may have several runs of rows: where sessions of a user take turns
+    known, first, run_case = np.unique(names[new], return_index=True, return_inverse=True)
+    place = np.empty(len(known), np.int64)
+    place[np.argsort(first)] = np.arange(len(known))
+    group = place[run_case][np.cumsum(new) - 1] if len(rows) else rows
+    of_case = Jagged.from_rows(group, rows, len(known))
+    if asked is None:
+        return of_case, Jagged.empty(len(known), np.int64)
+    others = np.flatnonzero(held & ~asked)
+    at = np.minimum(np.searchsorted(known, keys[others]), max(0, len(known) - 1))
+    mine = known[at] == keys[others] if len(known) else np.zeros(len(others), dtype=np.bool_)
+    return of_case, Jagged.from_rows(place[at[mine]], others[mine], len(known))
 
 
-def _past(users: NDArray[Any], shown: Flags, asker: NDArray[Any], place: Rows, beside: Rows) -> Jagged[Rows]:
-    """Rows of events shown to each asker [B]: of the user where `shown`, and those `beside` at their `place`."""
+def _past(users: NDArray[Any], shown: Flags, asker: NDArray[Any], beside: Jagged[Rows]) -> Jagged[Rows]:
+    """Rows of events shown to each asker [B]: the user's where `shown`, and those beside the case, oldest first."""
     rows = np.flatnonzero(shown)
     counts = np.bincount(users[rows], minlength=int(asker.max(initial=-1)) + 1)
     past: Jagged[Rows] = Jagged(rows, np.concatenate([[0], np.cumsum(counts)])).take(asker)
-    if not (place >= 0).any():
+    if not len(beside.values):
         return past
-    group = np.concatenate([past.rows, place[place >= 0]])
-    every = np.concatenate([past.values, beside[place >= 0]])
-    order = np.lexsort((every, group))
-    return Jagged.from_rows(group[order], every[order], len(asker))
+    case = np.concatenate([past.rows, beside.rows])
+    every = np.concatenate([past.values, beside.values])
+    order = np.lexsort((every, case))
+    return Jagged.from_rows(case[order], every[order], len(asker))
 
 
 def _present(numbers: NDArray[Any], rows: Flags, n: int) -> Flags:
