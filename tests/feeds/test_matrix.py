@@ -91,6 +91,12 @@ def test_values_of_the_history_are_used() -> None:
     np.testing.assert_array_equal(matrix.toarray(), [[3, 0, 4]])
 
 
+def test_neighbouring_rows_with_one_item_stay_apart() -> None:
+    data = dataset([(0, 3, 1, "view", 2.0), (1, 3, 1, "view", 4.0), (1, 3, 2, "view", 5.0)])
+    matrix = interaction_matrix(data, weight="value").toarray()
+    assert matrix[0, 3] == 2 and matrix[1, 3] == 5 and matrix.sum() == 7
+
+
 def test_nothing_is_a_matrix_too() -> None:
     assert interaction_matrix(dataset([], 0, 0)).shape == (0, 0)
     assert interaction_matrix(dataset([], 3, 0)).nnz == 0

@@ -16,6 +16,7 @@ vectors come from the system.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from tastemaker.types import Array, BundleError, Jagged, State, UsageError, opti
 
 REACH = 3.0  # queries are scaled to so many times the length of the longest vector: recall is flat from 1 to 10
 ROUNDS = 10  # of k-means
+NOMINEE_BYTES = 32  # numbers and scores of one nominee, in FAISS's types and in ours
 KINDS = ("ivf", "hnsw")
 
 
@@ -53,10 +55,11 @@ class Build:
 
 
 class FaissIndex:
-    """An approximate index over item vectors [I, D], finite; "ivf" builds faster, "hnsw" answers one request faster.
+    """An approximate index over item vectors [I, D], finite, which must stay as they are.
 
-    The vectors are kept as well, not copied where they are float32 and contiguous. A graph built by several
-    threads differs a little from build to build; an exported one answers as the one it was exported from.
+    "ivf" is built faster and, on factors, finds more in less time; "hnsw" is for vectors of much the same length.
+    A graph built by several threads differs a little from build to build; an exported one, restored, answers as
+    the one it was exported from.
     """
 
     def __init__(self, vectors: Array, kind: Literal["ivf", "hnsw"] = "ivf", **build: int) -> None:
@@ -64,7 +67,7 @@ class FaissIndex:
             raise UsageError(f"an index is one of {', '.join(KINDS)}, got {kind!r}")
         self.kind, self.build = kind, Build(**build)
         self.exact = ExactIndex(vectors)
-        self.radius = np.float32(np.sqrt((self.vectors.astype(np.float64) ** 2).sum(axis=1).max(initial=0)))
+        self.radius = np.float32(self.exact.longest)
         self._parts: _Lists | _Graph
         lifted = _lift(self.vectors, self.radius)
         if kind == "ivf":
@@ -101,18 +104,28 @@ class FaissIndex:
         if candidates is not None or k >= len(self):
             return self.exact.search(queries, k, rules, candidates=candidates, budget_mb=budget_mb)
         items, scores = empty_lists(len(queries), k)
-        wanted = 1 << np.ceil(np.log2(k + np.diff(rules.offsets))).astype(np.int64)  # few widths, few calls
-        for wide, rule in np.unique(np.stack([np.minimum(wanted, len(self)), rules.which]), axis=1).T:
-            rows = np.flatnonzero((np.minimum(wanted, len(self)) == wide) & (rules.which == rule))
-            only = None if rule < 0 else rules.allowed[rule, : len(self)]
-            found = self._nominate(queries[rows], int(wide), only)
-            listed = Jagged(found.ravel(), np.arange(len(rows) + 1) * found.shape[1])
+        for rows, wide, only in self._alike(k, rules, budget_mb):
+            found = self._nominate(queries[rows], wide, only)
+            listed = Jagged(found.ravel(), np.arange(len(rows) + 1) * wide)
             exact = self.exact.listed_scores(queries[rows], listed)
             items[rows], scores[rows] = select_listed(listed, exact, k, rules.take(rows), len(self))
         short = np.flatnonzero(items[:, -1] < 0)
         if len(short):
             items[short], scores[short] = self.exact.search(queries[short], k, rules.take(short), budget_mb=budget_mb)
         return items, scores
+
+    def _alike(
+        self, k: int, rules: Rules, budget_mb: float
+    ) -> Iterator[tuple[NDArray[np.int64], int, NDArray[np.bool_] | None]]:
+        """Rows that share a filter and a number of nominees: k and what may be excluded, up to a power of two."""
+        needed = 1 << np.ceil(np.log2(k + np.diff(rules.offsets))).astype(np.int64)
+        kinds = np.stack([np.minimum(needed, len(self)), rules.which])
+        for kind in np.unique(kinds, axis=1).T:
+            wide, rule = int(kind[0]), int(kind[1])
+            rows = np.flatnonzero((kinds == kind[:, None]).all(axis=0))
+            at_once = max(1, int(budget_mb * 2**20 / (NOMINEE_BYTES * wide)))
+            for start in range(0, len(rows), at_once):
+                yield rows[start : start + at_once], wide, None if rule < 0 else rules.allowed[rule, : len(self)]
 
     def _nominate(self, queries: Scores, n: int, only: NDArray[np.bool_] | None) -> Items:
         lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))[:, None]

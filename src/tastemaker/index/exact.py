@@ -35,6 +35,7 @@ from tastemaker.types import Array, Jagged, UsageError, to_numpy
 
 ROWS, COLUMNS = 512, 4240  # a tile of scores, 8 MB; rows an odd number of cache lines apart, or they evict each other
 STRIP = 256  # items that the fixed-order kernel takes at once
+FEW = 32  # queries up to which BLAS loses more by repacking the items than a turned copy of the scores costs
 SPARE = 12  # places beyond k that the sieve keeps
 SMALL = 1 << 21  # multiplications below which a second thread does not pay
 
@@ -45,12 +46,12 @@ class ExactIndex:
     """Vectors of a catalogue, searched whole.
 
     Args:
-        vectors: [I, D], finite. Kept as they are where they are float32 and contiguous, not copied.
+        vectors: [I, D], finite. Not copied where they are float32 and contiguous: they must stay as they are.
     """
 
     def __init__(self, vectors: Array) -> None:
         self.vectors = as_vectors(vectors)
-        self._longest = _longest(self.vectors)
+        self.longest = _longest(self.vectors)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -62,8 +63,8 @@ class ExactIndex:
     def extend(self, vectors: Array) -> None:
         """Append the vectors of new items; old items keep their numbers and scores."""
         more = as_vectors(vectors, self.dim)
+        self.longest = max(self.longest, _longest(more))  # first: a search that runs meanwhile stays right
         self.vectors = np.concatenate([self.vectors, more])
-        self._longest = max(self._longest, _longest(more))
 
     def search(
         self,
@@ -118,10 +119,9 @@ class ExactIndex:
     def _doubt(self, queries: Scores) -> NDArray[np.float64]:
         """How far [B] a product in any order of additions may be from the one in fixed order."""
         lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
-        relative = (self.dim + 4) * float(np.finfo(np.float32).eps)
-        doubt: NDArray[np.float64] = relative * lengths * self._longest + self.dim * float(
-            np.finfo(np.float32).tiny
-        ) * (lengths > 0)
+        sizes = lengths * self.longest
+        eps, tiny = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
+        doubt: NDArray[np.float64] = np.where(sizes > 0, (self.dim + 4) * (eps * sizes + 2 * tiny), 0.0)
         return doubt
 
     def _sweep(self, queries: Scores, k: int, rules: Rules, product: Product, budget_mb: float) -> tuple[Items, Scores]:
@@ -169,7 +169,11 @@ def _longest(vectors: Scores) -> float:
 
 
 def _blas(queries: Scores, strip: Scores, out: Scores) -> None:
-    np.matmul(queries, strip.T, out=out)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by name when they are selected from
+        if len(queries) > FEW:
+            np.matmul(queries, strip.T, out=out)
+        else:
+            np.copyto(out, np.matmul(strip, queries.T).T)
 
 
 @njit(cache=True, nogil=True)
@@ -229,5 +233,6 @@ def _settle(
             if sieved[r, p] < 0:
                 break
             insert(items[r], best[r], sieved[r, p], _dot(queries[r], vectors[sieved[r, p]]))
-        last = np.float64(rough[r, -1])  # no item outside the sieve scored above it
-        open_rows[r] = last > -np.inf and doubt[r] > 0.0 and not (np.float64(best[r, k - 1]) > last + doubt[r])
+        last = np.float64(rough[r, -1])  # no item outside the sieve scored above it; -inf: none is outside
+        if sieved.shape[1] < len(vectors) and last > -np.inf and doubt[r] > 0.0:
+            open_rows[r] = not (np.float64(best[r, k - 1]) > last + doubt[r])

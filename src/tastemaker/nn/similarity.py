@@ -33,8 +33,8 @@ class Measure:
     jaccard: x.y / (|x|^2 + |y|^2 - x.y + shrinkage); on binary matrices shared terms / all terms (Tanimoto)
     dot: x.y
 
-    Ref: alpha: Aiolli, RecSys 2013, section 3.2; shrinkage: Bell and Koren, ICDM 2007, section 3.1, in the
-    denominator as in Ferrari Dacrema et al., TOIS 2021 (arXiv:1911.07698), section 3.2.
+    Ref: alpha: Aiolli, "Efficient top-N recommendation for very large scale binary rated datasets", RecSys 2013;
+    shrinkage: as the neighbourhood baselines of Ferrari Dacrema et al., TOIS 2021 (arXiv:1911.07698), have it.
     """
 
     kind: Similarity = "cosine"
@@ -61,8 +61,8 @@ class TermWeights:
 
     with N documents, df those that hold the term, tf the entry, length the sum of a document's entries.
 
-    Ref: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond", 2009, equation 3.15,
-    with the logarithm kept positive as Lucene does; tfidf as Lucene's classic similarity.
+    Ref: Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond", 2009, with the logarithm
+    kept positive as Lucene does; tfidf as Lucene's classic similarity.
 
     Shapes: idf [F]
     """

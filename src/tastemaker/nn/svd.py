@@ -5,22 +5,25 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from tastemaker.nn.product import history_product
 from tastemaker.types import progress
 
 Floats = NDArray[np.float32]
-SMALL = 512  # up to so many columns the Gram matrix is taken apart whole
+SMALL = 512  # up to so many columns, or eight times the rank, the Gram matrix is taken apart whole
+LEAST = 512  # width to which the basis may grow at least
 
 
 def truncated_svd(
-    matrix: sp.csr_array, rank: int, rng: np.random.Generator, *, tolerance: float = 1e-3
+    matrix: sp.csr_array, rank: int, rng: np.random.Generator, *, tolerance: float = 1e-2
 ) -> tuple[Floats, Floats]:
     """The `rank` largest singular values, falling, and their right singular vectors.
 
     A block Lanczos method on A'A with full reorthogonalisation. It stops when every wanted pair (v, s^2) has
-    |A'A v - s^2 v| <= tolerance * s^2, or when the basis is six times `rank` wide. The largest entry of a
-    vector is positive, so that equal input gives equal output. Values beyond the matrix' rank are 0.
+    |A'A v - s^2 v| <= tolerance * s^2, or when the basis is six times `rank`, at least 512, wide. The largest
+    entry of a vector is positive, so that equal input gives equal output. A value below 3e-4 of the largest
+    cannot be told from 0 in float32: it is 0, and its vector too.
 
     Shapes: matrix [n, m]; returns [rank] and [m, rank], where rank is at most m.
 
@@ -29,16 +32,17 @@ def truncated_svd(
     """
     m = matrix.shape[1]
     rank = min(rank, m)
-    if m <= max(SMALL, 3 * rank):
+    if m <= max(SMALL, 8 * rank):
         gram = (matrix.T @ matrix).toarray().astype(np.float64)
-        squares, vectors = np.linalg.eigh(gram)
+        squares, vectors = eigh(gram, subset_by_index=[m - rank, m - 1], overwrite_a=True, driver="evr")
     else:
         squares, vectors = _lanczos(matrix, rank, rng, tolerance)
-    top = np.argsort(-squares, kind="stable")[:rank]
-    vectors = vectors[:, top]
+    squares, vectors = squares[::-1], vectors[:, ::-1]
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
-    values = np.sqrt(np.maximum(squares[top], 0.0))
-    return values.astype(np.float32), (vectors * np.where(largest < 0, -1, 1)).astype(np.float32)
+    real = squares > squares.max(initial=0.0) * np.finfo(np.float32).eps
+    values = np.sqrt(np.where(real, squares, 0.0))
+    signs = np.where(largest < 0, -1, 1) * real
+    return values.astype(np.float32), (vectors * signs).astype(np.float32)
 
 
 def _lanczos(
@@ -47,10 +51,11 @@ def _lanczos(
     """Ritz values and vectors of A'A from a Krylov basis that grows block by block."""
     m = matrix.shape[1]
     width = max(16, rank // 4)
-    most = min(6 * rank + 4 * width, m) // width * width
+    most = min(max(6 * rank, LEAST), m) // width * width
     transposed = matrix.T.tocsr()
     basis = np.empty((m, most), dtype=np.float32, order="F")
     small = np.zeros((most, most))
+    look = 2.0 * rank  # how wide the basis is when the Ritz pairs are looked at next
     block = np.linalg.qr(rng.standard_normal((m, width), dtype=np.float32))[0]
     with progress("singular vectors", most) as advance:
         for size in range(width, most + 1, width):
@@ -65,11 +70,12 @@ def _lanczos(
             small[size - width : size, :size] = small[:size, size - width : size].T
             advance(width)
             block, leap = np.linalg.qr(image)
-            if size >= min(2 * rank, most):
-                squares, mixes = np.linalg.eigh(small[:size, :size])
-                left = np.linalg.norm(leap @ mixes[-width:, -rank:], axis=0)
-                if size == most or (left <= tolerance * np.maximum(squares[-rank:], squares[-1] * 1e-6)).all():
+            if size >= min(look, most):
+                look = 1.25 * size
+                squares, mixes = eigh(small[:size, :size], subset_by_index=[size - rank, size - 1], driver="evr")
+                left = np.linalg.norm(leap @ mixes[-width:], axis=0)
+                if size == most or (left <= tolerance * np.maximum(squares, squares[-1] * 1e-6)).all():
                     break
             for _ in range(2):  # where the image vanished, QR made up directions: keep them off the basis
                 block = np.linalg.qr(block - known @ (known.T @ block))[0]
-    return squares[-rank:], known @ mixes[:, -rank:].astype(np.float32)
+    return squares, known @ mixes.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,13 @@ FORMAT = 1
 
 
 def save_dataset(data: Dataset, folder: Path) -> Path:
-    """Write `data`; the folder appears whole or not at all."""
+    """Write `data`; the folder appears whole or not at all.
+
+    Splits saved beside an older dataset stay; each knows its dataset's fingerprint, and refuses another.
+    """
     with replace_folder(folder, marker=DATASET_FILE) as fresh:
+        if (folder / "splits").is_dir():
+            shutil.copytree(folder / "splits", fresh / "splits")
         for name in ("users", "items", "events"):
             getattr(data, name).write_parquet(fresh / f"{name}.parquet", compression="zstd", compression_level=1)
         for name, frame in data.edges.items():

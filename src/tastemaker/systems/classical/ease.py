@@ -112,9 +112,11 @@ class EASE:
 
     def restore(self, state: State) -> None:
         weights: Any = state["weights"] if "weights" in state else unpack_csr("weights", state)
-        n = self.schema.n_items
-        if weights.shape != (n, n) or weights.dtype != np.float32 or "kept" not in state:
-            raise BundleError(f"EASE of {n} items keeps float32 weights [{n}, {n}], got {weights.shape}")
+        n, entries = self.schema.n_items, weights.data if sp.issparse(weights) else weights
+        if weights.shape != (n, n) or weights.dtype != np.float32 or not np.isfinite(entries).all():
+            raise BundleError(f"EASE of {n} items keeps finite float32 weights [{n}, {n}], got {list(weights.shape)}")
+        if "kept" not in state or state["kept"].shape != (1,):
+            raise BundleError("EASE keeps the share of the weights it holds as `kept`, one number")
         self.weights, self.kept = weights, float(state["kept"][0])
 
     def _keep(self, n_items: int) -> int:
@@ -144,7 +146,9 @@ def fit_weights(matrix: sp.csr_array, reg: float, *, keep: int = 0, dtype: str =
         if keep:
             return _largest(blocks, keep, advance)
         weights = np.empty((n, n), dtype=np.float32)
-        scale = -1.0 / np.concatenate([block.diagonal(rows.start) for block, rows in zip(blocks, _row_blocks(n))])
+        scale = np.empty(n, dtype=dtype)
+        for block, rows in zip(blocks, _row_blocks(n), strict=True):
+            scale[rows.start : rows.stop] = -1.0 / block.diagonal(rows.start)
         for block, rows in zip(blocks, _row_blocks(n), strict=True):
             span = slice(rows.start, rows.stop)
             weights[span, : rows.stop] = block * scale[: rows.stop]
@@ -166,7 +170,7 @@ def invert(blocks: list[NDArray[Any]], advance: Callable[[float], None] = lambda
 
     Ref: Goodnight, "A tutorial on the SWEEP operator", The American Statistician 33(3), 1979.
     """
-    n, dtype = blocks[-1].shape[1] if blocks else 0, blocks[0].dtype if blocks else None
+    n, dtype = (blocks[-1].shape[1], blocks[0].dtype) if blocks else (0, np.dtype(np.float32))
     product = get_blas_funcs("gemm", dtype=dtype)
     for k, rows in enumerate(_row_blocks(n)):
         panel = np.empty((n, len(rows)), dtype=dtype)  # A_ik of all i

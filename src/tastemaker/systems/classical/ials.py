@@ -20,9 +20,9 @@ conjugate gradients stop early. No user factors are stored: a request's history 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numba import njit, prange
@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 
 from tastemaker.contracts import Fit, Program, system
 from tastemaker.feeds import Weight, history_matrix, interaction_matrix
-from tastemaker.types import BundleError, DataError, Dataset, Requests, Schema, State, progress, setting
+from tastemaker.index.threads import share
+from tastemaker.types import BundleError, DataError, Dataset, Requests, Schema, State, setting
 
 Floats = NDArray[np.float32]
 LANES = 32  # factors are padded to a multiple of this inside the solver, so that no loop has a scalar tail
 STEP = 8
 CHUNK = 256  # choices of a long row that are gathered at a time
-SPANS_A_THREAD = 8
+SPAN = 2e7  # multiplications of a task, a few milliseconds
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,17 @@ class Penalty:
 
     def quadratic(self, matrix: sp.csr_array) -> Floats:
         """Weights of (x.y)^2 at the entries of `matrix`, beside what all pairs have."""
-        return np.maximum(self.alpha * matrix.data - (self.unobserved if self.replaces else 0.0), 0.0, dtype=np.float32)
+        above = np.float32(self.alpha) * matrix.data - np.float32(self.unobserved if self.replaces else 0.0)
+        return np.maximum(above, np.float32(0))  # type: ignore[no-any-return]
 
     def linear(self, matrix: sp.csr_array) -> Floats:
         """Half the weights of x.y at the entries of `matrix`."""
-        return np.multiply(self.alpha, matrix.data, dtype=np.float32)
+        return np.float32(self.alpha) * matrix.data  # type: ignore[no-any-return]
 
     def rows(self, matrix: sp.csr_array) -> Floats:
         """Regularisation of each row's factors."""
         counts = np.diff(matrix.indptr) + self.unobserved * matrix.shape[1]
-        return (self.reg * counts**self.nu).astype(np.float32)
+        return (self.reg * counts**self.nu).astype(np.float32)  # type: ignore[no-any-return]
 
 
 @system(
@@ -133,8 +135,11 @@ class IALS:
     def restore(self, state: State) -> None:
         wanted = {"factors": (self.schema.n_items, self.config.dim), "spectrum": (self.config.dim,)}
         for name, shape in wanted.items():
-            if name not in state or state[name].shape != shape or state[name].dtype != np.float32:
-                raise BundleError(f"iALS keeps float32 {name} of shape {list(shape)}; the bundle has none such")
+            array = state.get(name)
+            if array is None or array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                raise BundleError(f"iALS keeps finite float32 {name} {list(shape)}; the bundle has none such")
+        if (state["spectrum"] < 0).any():
+            raise BundleError("a spectrum of iALS is never negative")
         self.factors, self.spectrum = state["factors"], state["spectrum"]
 
 
@@ -173,24 +178,19 @@ def solve(matrix: sp.csr_array, factors: Floats, spectrum: Floats, penalty: Pena
     lengths = np.diff(matrix.indptr).astype(np.float64)
     size = np.minimum(lengths, dim)
     work = np.cumsum(lengths * dim * (size + 4) / 2 + size**3 / 6 + dim)
-    n_spans = min(len(lengths), SPANS_A_THREAD * numba.get_num_threads())
-    spans = np.searchsorted(work, np.linspace(0, work[-1] if len(work) else 0, n_spans + 1))
-    spans[-1] = len(lengths)
+    n_spans = int(np.clip(work[-1] / SPAN, 1, len(work))) if len(work) else 0
+    bounds = np.searchsorted(work, np.linspace(0, work[-1], n_spans, endpoint=False)).tolist() if n_spans else []
+    spans = list(pairwise([*bounds, len(work)]))
     out = np.zeros((matrix.shape[0], dim), dtype=np.float32)
     reg = penalty.rows(matrix)
     common = np.float32(penalty.unobserved) * spectrum
-    with progress("iALS: rows", n_spans):
-        _solve(
-            matrix.indptr,
-            matrix.indices,
-            penalty.quadratic(matrix),
-            penalty.linear(matrix),
-            factors,
-            common,
-            reg,
-            spans,
-            out,
-        )
+    sides = matrix.indptr, matrix.indices, penalty.quadratic(matrix), penalty.linear(matrix)
+
+    def rows(parts: Any) -> None:
+        for start, stop in parts:
+            _solve(start, stop, *sides, factors, common, reg, out)
+
+    share(spans, rows)
     return out
 
 
@@ -216,9 +216,18 @@ def _scores(indptr: Any, indices: Any, users: Any, items: Any, out: Any) -> None
             out[p] = np.sum(users[u] * items[indices[p]])
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _solve(
-    indptr: Any, indices: Any, quadratic: Any, linear: Any, factors: Any, common: Any, reg: Any, spans: Any, out: Any
+    first_row: int,
+    last_row: int,
+    indptr: Any,
+    indices: Any,
+    quadratic: Any,
+    linear: Any,
+    factors: Any,
+    common: Any,
+    reg: Any,
+    out: Any,
 ) -> None:
     """Rows of (diag(d) + Z'AZ)^-1 Z't with d = common + reg, a = quadratic, t = linear, Z the chosen factors.
 
@@ -227,50 +236,49 @@ def _solve(
     """
     dim = len(common)
     width = (dim + LANES - 1) // LANES * LANES
-    for s in prange(len(spans) - 1):
-        system = np.empty((width, width), dtype=np.float32)
-        chosen = np.zeros((max(CHUNK, width), width), dtype=np.float32)
-        root = np.zeros(width, dtype=np.float32)
-        right = np.zeros(width, dtype=np.float32)
-        for row in range(spans[s], spans[s + 1]):
-            start, stop = indptr[row], indptr[row + 1]
-            if start == stop:
-                continue
+    system = np.empty((width, width), dtype=np.float32)
+    chosen = np.zeros((max(CHUNK, width), width), dtype=np.float32)
+    root = np.zeros(width, dtype=np.float32)
+    right = np.zeros(width, dtype=np.float32)
+    for row in range(first_row, last_row):
+        start, stop = indptr[row], indptr[row + 1]
+        if start == stop:
+            continue
+        for f in range(dim):
+            root[f] = 1 / np.sqrt(common[f] + reg[row])
+        dual = stop - start < dim
+        for p in range(start, stop):
+            dual &= quadratic[p] > 0
+        if dual:
+            n = stop - start
+            for i in range(n):
+                _gather(factors[indices[start + i]], root, np.sqrt(quadratic[start + i]), chosen[i])
+                right[i] = linear[start + i] / np.sqrt(quadratic[start + i])
+            _outer(chosen, n, system)
+            _cholesky_solve(system, right, n)
             for f in range(dim):
-                root[f] = 1 / np.sqrt(common[f] + reg[row])
-            dual = stop - start < dim
-            for p in range(start, stop):
-                dual &= quadratic[p] > 0
-            if dual:
-                n = stop - start
-                for i in range(n):
-                    _gather(factors[indices[start + i]], root, np.sqrt(quadratic[start + i]), chosen[i])
-                    right[i] = linear[start + i] / np.sqrt(quadratic[start + i])
-                _outer(chosen, n, system)
-                _cholesky_solve(system, right, n)
+                out[row, f] = 0
+            for i in range(n):
                 for f in range(dim):
-                    out[row, f] = 0
+                    out[row, f] += chosen[i, f] * right[i]
+        else:
+            right[:] = 0
+            system[:] = 0
+            for f in range(width):
+                system[f, f] = 1
+            for first in range(start, stop, CHUNK):
+                n = min(CHUNK, stop - first)
                 for i in range(n):
+                    p = first + i
+                    z = factors[indices[p]]
                     for f in range(dim):
-                        out[row, f] += chosen[i, f] * right[i]
-            else:
-                right[:] = 0
-                system[:] = 0
-                for f in range(width):
-                    system[f, f] = 1
-                for first in range(start, stop, CHUNK):
-                    n = min(CHUNK, stop - first)
-                    for i in range(n):
-                        p = first + i
-                        z = factors[indices[p]]
-                        for f in range(dim):
-                            right[f] += linear[p] * root[f] * z[f]
-                        _gather(z, root, np.sqrt(quadratic[p]), chosen[i])
-                    _add_inner(chosen, n, system)
-                _cholesky_solve(system, right, width)
-                out[row] = right[:dim]
-            for f in range(dim):
-                out[row, f] *= root[f]
+                        right[f] += linear[p] * root[f] * z[f]
+                    _gather(z, root, np.sqrt(quadratic[p]), chosen[i])
+                _add_inner(chosen, n, system)
+            _cholesky_solve(system, right, width)
+            out[row] = right[:dim]
+        for f in range(dim):
+            out[row, f] *= root[f]
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -6,8 +6,8 @@ items' means over all users. Kept from the papers: similarities, shrinkage, k ne
 centring. Changed: ties between neighbours are broken by a hash instead of item order, and nothing dense of items
 by items is made. Answers an empty history with what no history changes: 0, or m_i minus the sum of s_ij m_j.
 
-Ref: Sarwar et al., WWW 2001 (neighbours of the scored item, weighted mean, section 3.2.1); Deshpande and Karypis,
-TOIS 2004 (neighbours of the history's items, sections 4.1 and 4.2); Breese et al., UAI 1998 (amplification).
+Ref: Sarwar et al., WWW 2001 (neighbours of the scored item, weighted mean); Deshpande and Karypis, TOIS 2004
+(neighbours of the history's items); Breese et al., UAI 1998 (amplification).
 
 Gowalla (LightGCN's split), Recall@20 / NDCG@20: BARS publishes .1570 / .1214 for cosine, 100 neighbours,
 normalised and centred; here these settings give .1568 / .1213, and the best settings on a holdout of the training

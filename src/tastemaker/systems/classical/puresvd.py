@@ -74,8 +74,8 @@ class PureSVD:
     def restore(self, state: State) -> None:
         shape = (self.schema.n_items, min(self.config.dim, self.schema.n_items))
         vectors = state.get("vectors")
-        if vectors is None or vectors.shape != shape or vectors.dtype != np.float32:
-            raise BundleError(f"PureSVD keeps float32 vectors of shape {list(shape)}; the bundle has none such")
+        if vectors is None or vectors.shape != shape or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+            raise BundleError(f"PureSVD keeps finite float32 vectors {list(shape)}; the bundle has none such")
         self.vectors = vectors
 
 

@@ -73,7 +73,7 @@ def seeds_of(requests: Requests) -> NDArray[np.uint64]:
 def _draw(seeds: Any, numbers: Any, scores: Any) -> None:
     """Minus a uniform number of (0, 1]: near 0, where the best items lie, float32 is fine enough to keep them apart."""
     for row in prange(len(scores)):
-        own = numbers[row if len(numbers) > 1 else 0]
+        own = numbers[np.int64(row) % len(numbers)]  # one row for all, or one each
         for place in range(len(own)):
             z = seeds[row] + np.uint64(0x9E3779B97F4A7C15) * np.uint64(own[place] + 1)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

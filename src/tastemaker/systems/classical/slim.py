@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from tastemaker.contracts import Fit, Program, system
 from tastemaker.feeds import Weight, history_matrix, interaction_matrix
+from tastemaker.index.threads import share
 from tastemaker.nn.product import history_product
+from tastemaker.nn.similarity import Measure, Neighbours, squared_lengths, transposed
 from tastemaker.types import (
     BundleError,
     DataError,
@@ -41,7 +43,7 @@ from tastemaker.types import (
 
 Floats = NDArray[np.float32]
 BLOCK = 1024  # items solved between two advances of the progress bar
-SPANS = 64  # pieces of a block; each allocates once
+PARTS = 32  # tasks a block is dealt out to
 
 
 @system(
@@ -96,8 +98,8 @@ class SLIM:
     def restore(self, state: State) -> None:
         weights = unpack_csr("weights", state)
         n = self.schema.n_items
-        if weights.shape != (n, n) or weights.dtype != np.float32:
-            raise BundleError(f"SLIM of {n} items keeps float32 weights [{n}, {n}], got {weights.shape}")
+        if weights.shape != (n, n) or weights.dtype != np.float32 or not np.isfinite(weights.data).all():
+            raise BundleError(f"SLIM of {n} items keeps finite float32 weights [{n}, {n}], got {list(weights.shape)}")
         self.weights = weights
 
 
@@ -111,123 +113,110 @@ def fit_weights(
     if matrix.nnz and matrix.data.min() < 0:
         raise DataError("SLIM learns from strengths that are never negative", hint="weigh by 'binary' or 'count'")
     n = matrix.shape[1]
-    by_item = matrix.T.tocsr()
-    sides = (by_item.indptr, by_item.indices, by_item.data, matrix.indptr, matrix.indices, matrix.data)
-    norms = np.zeros(n, dtype=np.float64)
-    np.add.at(norms, matrix.indices, matrix.data.astype(np.float64) ** 2)
-    places, values, counts = [], [], np.zeros(n + 1, dtype=np.int64)
+    items = transposed(matrix)
+    norms = squared_lengths(items)
+    near = Neighbours(items, Measure("cosine")) if neighbours else None
+    places, values, counts = [], [], [np.zeros(1, dtype=np.int64)]
     with progress("SLIM: item-item weights", n) as advance:
-        for start in range(0, n, BLOCK):
-            block = np.arange(start, min(start + BLOCK, n))
-            sizes = np.empty(len(block), dtype=np.int64)
-            _count_candidates(block, *sides, l1, sizes)
-            if neighbours:
-                sizes = np.minimum(sizes, neighbours)
-            offsets = np.concatenate([[0], np.cumsum(sizes)])
-            candidates = np.empty(offsets[-1], dtype=np.int32)
-            weights = np.zeros(offsets[-1], dtype=np.float32)
-            _solve(block, *sides, norms, l1, l2, tolerance, passes, offsets, candidates, weights)
+        for block in (np.arange(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)):
+            if near is None:
+                offsets, candidates = _candidates(block, items, matrix, l1)
+            else:
+                nearest = near.nearest(items[block], neighbours, leave_out=block)
+                offsets, candidates = nearest.indptr, nearest.indices
+            weights = np.zeros(len(candidates), dtype=np.float32)
+            rule = norms, l1, l2, tolerance, passes, matrix.shape[0]
+            _in_parts(_solve, len(block), block, offsets, candidates, *_arrays(items), *rule, weights)
             found = weights > 0
-            counts[block + 1] = np.diff(np.concatenate([[0], np.cumsum(found)])[offsets])
+            counts.append(np.diff(np.concatenate([[0], np.cumsum(found)])[offsets]))
             places.append(candidates[found])
             values.append(weights[found])
             advance(len(block))
-    if not places:
-        return sp.csr_array((n, n), dtype=np.float32)
-    by_column = sp.csc_array((np.concatenate(values), np.concatenate(places), np.cumsum(counts)), shape=(n, n))
+    parts = [np.concatenate(part) if part else np.zeros(0, dtype=np.float32) for part in (values, places)]
+    by_column = sp.csc_array((*parts, np.cumsum(np.concatenate(counts))), shape=(n, n))
     return by_column.tocsr()
 
 
+def _candidates(
+    block: NDArray[np.int64], items: sp.csr_array, matrix: sp.csr_array, l1: float
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The items whose product with each item of the block exceeds l1: offsets [b + 1] and their numbers."""
+    sizes = np.zeros(len(block), dtype=np.int64)
+    given = block, *_arrays(items), *_arrays(matrix), l1
+    nowhere, nothing = np.zeros(len(block) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
+    _in_parts(_collect, len(block), *given, sizes, nowhere, nothing)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    candidates = np.empty(offsets[-1], dtype=np.int32)
+    _in_parts(_collect, len(block), *given, sizes, offsets, candidates)
+    return offsets, candidates
+
+
+def _in_parts(kernel: Any, n: int, *given: Any) -> None:
+    """Run a kernel on rows first, first + step, ... of n, for each first below step, on all cores."""
+
+    def work(firsts: Any) -> None:
+        for first in firsts:
+            kernel(first, PARTS, *given)
+
+    share(range(min(PARTS, n)), work)
+
+
+def _arrays(matrix: sp.csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return matrix.indptr, matrix.indices, matrix.data
+
+
 @njit(cache=True, nogil=True)
-def _products(
-    j: int, starts: Any, users: Any, data: Any, user_starts: Any, items: Any, user_data: Any, products: Any, seen: Any
-) -> int:
-    """x_i.x_j of all items i that share a user with j, in `products`; their numbers in `seen`, returns how many.
-
-    `products` is NaN where nothing was added yet, which is how it must come in.
-    """
-    count = 0
-    for p in range(starts[j], starts[j + 1]):
-        u = users[p]
-        for q in range(user_starts[u], user_starts[u + 1]):
-            i = items[q]
-            if np.isnan(products[i]):
-                products[i] = 0
-                seen[count] = i
-                count += 1
-            products[i] += data[p] * user_data[q]
-    return count
-
-
-@njit(cache=True, parallel=True, nogil=True)
-def _count_candidates(
-    block: Any, starts: Any, users: Any, data: Any, user_starts: Any, items: Any, user_data: Any, l1: float, sizes: Any
-) -> None:
-    n_items = len(starts) - 1
-    for s in prange(SPANS):
-        products = np.full(n_items, np.nan, dtype=np.float32)
-        seen = np.empty(n_items, dtype=np.int32)
-        for b in range(s, len(block), SPANS):
-            j = block[b]
-            count = _products(j, starts, users, data, user_starts, items, user_data, products, seen)
-            sizes[b] = 0
-            for c in range(count):
-                sizes[b] += seen[c] != j and products[seen[c]] > l1
-                products[seen[c]] = np.nan
-
-
-@njit(cache=True, parallel=True, nogil=True)
-def _solve(
+def _collect(
+    first: int,
+    step: int,
     block: Any,
-    starts: Any,
+    item_starts: Any,
     users: Any,
-    data: Any,
+    item_data: Any,
     user_starts: Any,
     items: Any,
     user_data: Any,
-    norms: Any,
     l1: float,
-    l2: float,
-    tolerance: float,
-    passes: int,
+    sizes: Any,
+    offsets: Any,
+    out: Any,
+) -> None:
+    """Count the candidates of each item into `sizes`; with room in `out`, write them there too."""
+    n_items = len(item_starts) - 1
+    products = np.zeros(n_items, dtype=np.float32)
+    met = np.zeros(n_items, dtype=np.bool_)
+    order = np.empty(n_items, dtype=np.int32)
+    for b in range(first, len(block), step):
+        j = block[b]
+        n_met = 0
+        for p in range(item_starts[j], item_starts[j + 1]):
+            u = users[p]
+            for q in range(user_starts[u], user_starts[u + 1]):
+                i = items[q]
+                if not met[i]:
+                    met[i] = True
+                    order[n_met] = i
+                    n_met += 1
+                products[i] += item_data[p] * user_data[q]
+        count = 0
+        for c in range(n_met):
+            i = order[c]
+            if i != j and products[i] > l1:
+                if len(out):
+                    out[offsets[b] + count] = i
+                count += 1
+            products[i] = 0
+            met[i] = False
+        sizes[b] = count
+
+
+@njit(cache=True, nogil=True)
+def _solve(
+    first: int,
+    step: int,
+    block: Any,
     offsets: Any,
     candidates: Any,
-    weights: Any,
-) -> None:
-    n_items, n_users = len(starts) - 1, len(user_starts) - 1
-    for s in prange(SPANS):
-        products = np.full(n_items, np.nan, dtype=np.float32)
-        seen = np.empty(n_items, dtype=np.int32)
-        residual = np.zeros(n_users, dtype=np.float32)
-        for b in range(s, len(block), SPANS):
-            j = block[b]
-            count = _products(j, starts, users, data, user_starts, items, user_data, products, seen)
-            mine, w = candidates[offsets[b] : offsets[b + 1]], weights[offsets[b] : offsets[b + 1]]
-            _choose(j, seen[:count], products, norms, l1, mine)
-            for c in range(count):
-                products[seen[c]] = np.nan
-            for p in range(starts[j], starts[j + 1]):
-                residual[users[p]] = data[p]
-            _descend(mine, w, starts, users, data, norms, l1, l2, tolerance, passes, residual)
-            residual[:] = 0
-
-
-@njit(cache=True, nogil=True)
-def _choose(j: int, seen: Any, products: Any, norms: Any, l1: float, out: Any) -> None:
-    """The items whose product exceeds l1, of which the `len(out)` most alike by cosine, in rising order."""
-    alike = np.full(len(seen), -1.0)
-    for c in range(len(seen)):
-        i = seen[c]
-        if i != j and products[i] > l1:
-            alike[c] = products[i] / np.sqrt(norms[i])
-    order = np.argsort(-alike, kind="mergesort")[: len(out)]
-    out[:] = np.sort(seen[order])
-
-
-@njit(cache=True, nogil=True)
-def _descend(
-    candidates: Any,
-    w: Any,
     starts: Any,
     users: Any,
     data: Any,
@@ -236,27 +225,33 @@ def _descend(
     l2: float,
     tolerance: float,
     passes: int,
-    residual: Any,
+    n_users: int,
+    weights: Any,
 ) -> None:
-    """Coordinate descent: over all candidates, then over those with a weight until they rest, and so on."""
-    whole = True
-    for _ in range(passes):
-        moved, largest = 0.0, 0.0
-        for c in range(len(candidates)):
-            if not whole and w[c] == 0:
-                continue
-            i = candidates[c]
-            total = norms[i] * w[c]
-            for p in range(starts[i], starts[i + 1]):
-                total += data[p] * residual[users[p]]
-            fresh = np.float32(max(total - l1, 0.0) / (norms[i] + l2))
-            step = fresh - w[c]
-            if step != 0:
-                w[c] = fresh
+    """Coordinate descent over all candidates, then over those with a weight until they rest, and so on."""
+    residual = np.zeros(n_users, dtype=np.float32)
+    for b in range(first, len(block), step):
+        mine, w = candidates[offsets[b] : offsets[b + 1]], weights[offsets[b] : offsets[b + 1]]
+        residual[:] = 0
+        for p in range(starts[block[b]], starts[block[b] + 1]):
+            residual[users[p]] = data[p]
+        whole = True
+        for _ in range(passes):
+            moved, largest = 0.0, 0.0
+            for c in range(len(mine)):
+                if not whole and w[c] == 0:
+                    continue
+                i = mine[c]
+                total = norms[i] * w[c]
                 for p in range(starts[i], starts[i + 1]):
-                    residual[users[p]] -= step * data[p]
-            moved, largest = max(moved, abs(step)), max(largest, fresh)
-        still = moved <= tolerance * largest
-        if whole and still:
-            return
-        whole = still
+                    total += data[p] * residual[users[p]]
+                change = np.float32(max(total - l1, 0.0) / (norms[i] + l2)) - w[c]
+                if change != 0:
+                    w[c] += change
+                    for p in range(starts[i], starts[i + 1]):
+                        residual[users[p]] -= change * data[p]
+                moved, largest = max(moved, abs(change)), max(largest, w[c])
+            still = moved <= tolerance * largest
+            if whole and still:
+                break
+            whole = still
