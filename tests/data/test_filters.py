@@ -254,3 +254,23 @@ def test_columns_that_are_needed_are_named() -> None:
 def test_every_filter_is_found_by_name() -> None:
     assert all(getattr(filters, name) is function for name, function in filters.FILTERS.items())
     assert {"k_core", "rating_at_least", "of_kinds", "between", "deduplicate"} < set(filters.FILTERS)
+
+
+def test_deduplicating_leaves_shown_lists_and_searches_as_they_were() -> None:
+    events = pl.DataFrame(
+        {
+            "user": [1] * 6,
+            "item": ["a", "a", "a", "a", None, None],
+            "kind": ["view", "view", "impression", "impression", "search", "search"],
+        }
+    )
+    kept = filters.deduplicate(build("log", events), "first")
+    assert sorted(kept.events["kind"]) == ["impression", "impression", "search", "search", "view"]
+
+
+def test_having_keeps_what_a_published_split_names() -> None:
+    events = pl.DataFrame({"user": [1, 1, 2], "item": ["a", "b", "c"], "split": ["train", None, "test"]})
+    kept = filters.having(build("log", events), "split")
+    assert kept.n_events == 2 and kept.item_ids.series.to_list() == ["a", "c"]
+    with pytest.raises(NotFound, match="did you mean 'split'"):
+        filters.having(build("log", events), "splt")

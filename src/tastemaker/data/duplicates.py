@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from tastemaker.data.check import Check
@@ -24,13 +25,16 @@ def deduplicate(data: Dataset, policy: Duplicates) -> Dataset:
     """One event for each user and item (and kind): the first or the last in time, the sum, or the largest value.
 
     The sum stands at the last event, since it is not known before; without values it counts the events. The
-    largest value keeps its own event, the earliest of equals. Events without an item stay as they are.
+    largest value keeps its own event, the earliest of equals. Events that are no choice (impressions, searches)
+    stay as they are: a list that was shown twice was shown twice.
     """
     if policy in ("keep", "error"):
         return data
     key = ["user", "item", *_kind(data.events)]
     rows = data.events.with_row_index("_row")  # sorted by user, then time
-    alone, rows = rows.filter(pl.col("item").is_null()), rows.filter(pl.col("item").is_not_null())
+    chosen = data.choices()
+    mask = pl.Series("chosen", np.ones(rows.height, dtype=np.bool_) if chosen is None else chosen)
+    alone, rows = rows.filter(~mask), rows.filter(mask)
     if policy == "sum":
         worth = pl.col("value").fill_null(0).sum() if "value" in rows.columns else pl.len()
         rows = rows.with_columns(value=worth.over(key).cast(pl.Float32))
