@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,23 +118,39 @@ def glossary_table() -> str:
 
 
 def benchmarks_text(folder: Path) -> str:
-    """What every benchmark found: its title, the machine, its table, its remarks."""
+    """What every benchmark found: the command, the machine, and each of its figures."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        machine = found["machine"]
+        head = {name: found.pop(name) for name in ("benchmark", "date", "command", "machine")}
+        machine = head["machine"]
         parts += [
-            f"## {found['title']}",
+            f"## {head['benchmark']}",
             "",
-            f"`{found['command']}`, {found['date']}: {machine['processor']}, {machine['cores']} cores, "
-            f"{machine['memory_gb']} GB, load {machine['load_1min']}.",
+            f"`{head['command']}`, {head['date']}: {machine['processor']}, {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, load {machine['load_1min']} when it was written.",
+            "",
+            "| figure | value |",
+            "|---|---:|",
+            *(f"| {name} | {_cell(value)} |" for name, value in _leaves(found)),
             "",
         ]
-        rows = found["table"]
-        parts += ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-        parts += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in rows]
-        parts += ["", *found.get("remarks", []), ""]
     return "\n".join(parts).rstrip()
+
+
+def _leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every single figure of nested results, named by its path; the single runs behind a median are left out."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if name != "runs":
+                yield from _leaves(value, (*path, str(name)))
+    elif isinstance(found, list):
+        for place, value in enumerate(found):
+            names = value if isinstance(value, dict) else {}
+            said = [str(names[key]) for key in ("million_events", "who", "name") if key in names]
+            yield from _leaves(value, (*path, " ".join(said) or str(place)))
+    else:
+        yield " / ".join(path), found
 
 
 def pages(root: Path) -> dict[Path, str]:
