@@ -18,9 +18,7 @@ TASTEMAKER = [sys.executable, "-c", "from tastemaker.cli import main; main()"]
 def tastemaker(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
     command = [*TASTEMAKER, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, cwd=cwd, env=environment, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=cwd, env=environment, check=False)
     assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
     return done
 
