@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,9 +31,10 @@ def test_the_example_system_of_contributing(monkeypatch: pytest.MonkeyPatch) -> 
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert block is not None
-    space: dict[str, object] = {"__name__": "example"}
-    exec(block.group(1), space)  # our own documentation
-    info = space["MySystem"].__tastemaker__  # type: ignore[attr-defined]
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    exec(block.group(1), module.__dict__)  # our own documentation
+    info = module.MySystem.__tastemaker__
     made: Subject = replace(subject("popularity"), info=info)
     for name in CHECKS:
         run_check(name, made)

@@ -61,9 +61,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tastemaker' has no attribute {name!r}")
     home = importlib.import_module(_HOMES[name])
-    found = getattr(home, name)
-    globals()[name] = found  # a function may share its name with the room it lives in: keep the function
-    return found
+    return home if home.__name__ == f"tastemaker.{name}" else getattr(home, name)  # `evaluate` is itself callable
 
 
 def __dir__() -> list[str]:

@@ -127,6 +127,17 @@ def test_nearest_rows_equal_a_dense_search(
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("density", [0.02, 0.4])
+def test_the_best_of_a_crowd_are_found(measure: Measure, density: float) -> None:
+    """More documents than are held at once while a row is searched, many of them equally near."""
+    x = np.where(RNG.random((600, 25)) < density, 2.0 ** RNG.integers(0, 2, (600, 25)), 0)
+    documents = sp.csr_array(x.astype(np.float32))
+    near = Neighbours(documents, measure).nearest(documents[:50], 3, leave_out=np.arange(50))
+    expected = k_best(similarities(x[:50], x, measure), 3, np.arange(50))
+    np.testing.assert_allclose(near.toarray(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_blocks_and_threads_change_nothing(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = sp.random_array((300, 60), density=0.1, rng=RNG, dtype=np.float32, format="csr")
     near = Neighbours(documents, measure)

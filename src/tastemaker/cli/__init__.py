@@ -16,11 +16,15 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        print("stopped; nothing is left half-written", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_stopped())
     except Exception as error:
         sys.exit(_explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_stopped() if code == 130 else code if isinstance(code, int) else 0)
+
+
+def _stopped() -> int:
+    print("stopped; nothing is left half-written", file=sys.stderr)
+    return 130
 
 
 def _explain(error: Exception) -> int:
@@ -28,8 +32,6 @@ def _explain(error: Exception) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # wrong usage, found by the parser
         print(f"error: {error.format_message()}", file=sys.stderr)
         return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return 130
     from tastemaker.types.errors import TastemakerError
 
     if isinstance(error, TastemakerError):

@@ -22,6 +22,7 @@ def demo(
     from tastemaker.data import describe, save_split, split
     from tastemaker.data.synthetic import synthetic
     from tastemaker.lab.compare import compare_systems
+    from tastemaker.lab.pages import LEADERBOARD, leaderboard
     from tastemaker.train import Bundle, fit
 
     data = synthetic(users, seed=seed, name="demo")
@@ -33,6 +34,8 @@ def demo(
     able = [name for name in names() if not find(name).missing_from(data)]
     comparison = compare_systems(able, parts, ks=(10,), tell=note)
     comparison.save(out / "report.html")
+    shown = ("ndcg@10", "recall@10", "coverage@10", "self_information@10")
+    (out / LEADERBOARD).write_text(leaderboard(comparison, shown), encoding="utf-8")
     show(comparison.table())
 
     best = comparison.best

@@ -1,5 +1,9 @@
 """How good a system is: protocols, metrics, statistics, and the report."""
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from tastemaker.evaluate.compare import Comparison, compare
 from tastemaker.evaluate.metrics import Metric
 from tastemaker.evaluate.ranking import METRICS, evaluate
@@ -21,3 +25,13 @@ __all__ = [
     "paired_permutation",
     "paired_t",
 ]
+
+
+class _Callable(ModuleType):
+    """`tastemaker.evaluate(...)`: the package bears the function's name, so it answers as the function does."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Report:
+        return evaluate(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from tastemaker.contracts import FAMILIES, SystemInfo, find, names
 from tastemaker.data.splits import KINDS
-from tastemaker.evaluate import METRICS
+from tastemaker.evaluate import METRICS, Comparison
 from tastemaker.types import settings
 
+LEADERBOARD = "leaderboard.md"
 BEGIN, END = "<!-- generated: {name} -->", "<!-- end: {name} -->"
 
 
@@ -101,6 +104,20 @@ def stored_results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
+def leaderboard(comparison: Comparison, metrics: Sequence[str]) -> str:
+    """Systems by metrics as a Markdown table: means with half their intervals, the best in bold, ties marked."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in comparison.summary().filter(pl.col("metric").is_in(list(metrics))).iter_rows(named=True):
+        shown = f"{row['mean']:.4f}"
+        if row["low"] is not None:
+            shown += f" ± {(row['high'] - row['low']) / 2:.4f}"
+        marked = f"**{shown}**" if row["best"] else f"{shown} ≈" if row["tied"] else shown
+        cells.setdefault(row["system"], {})[row["metric"]] = marked
+    lines = ["| system | " + " | ".join(metrics) + " |", "|---" + "|---:" * len(metrics) + "|"]
+    lines += [f"| `{name}` | " + " | ".join(row.get(m, "") for m in metrics) + " |" for name, row in cells.items()]
+    return "\n".join([*lines, "", "Bold: best. ≈: cannot be told from the best (paired permutation test, Holm)."])
+
+
 def splits_table() -> str:
     """Every kind of split and what it does."""
     lines = ["| split | what it does |", "|---|---|"]
@@ -142,7 +159,7 @@ def _leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
     """Every single figure of nested results, named by its path; the single runs behind a median are left out."""
     if isinstance(found, dict):
         for name, value in found.items():
-            if name != "runs":
+            if name != "runs" and not name.startswith(("best_", "worst_")):
                 yield from _leaves(value, (*path, str(name)))
     elif isinstance(found, list):
         for place, value in enumerate(found):
@@ -167,8 +184,12 @@ def pages(root: Path) -> dict[Path, str]:
         "docs/evaluation.md": ("glossary", glossary_table()),
         "docs/benchmarks.md": ("benchmarks", benchmarks_text(root / "benchmarks" / "results")),
     }
+    if (demo := root / "demo" / LEADERBOARD).is_file():
+        readme = (root / "README.md").read_text(encoding="utf-8")
+        found[root / "README.md"] = filled(readme, "demo", demo.read_text(encoding="utf-8"))
     for page, (name, block) in blocks.items():
-        found[root / page] = filled((root / page).read_text(encoding="utf-8"), name, block)
+        text = found.get(root / page) or (root / page).read_text(encoding="utf-8")
+        found[root / page] = filled(text, name, block)
     return found
 
 
