@@ -91,8 +91,8 @@ def test_a_flat_spectrum_is_found_to_the_stated_tolerance(monkeypatch: pytest.Mo
     matrix = sp.csr_array((RNG.random((800, 600)) < 0.02).astype(np.float32))
     values, vectors = truncated_svd(matrix, 20, generator(0, "svd"))
     image = matrix.T @ (matrix @ vectors)
-    assert (np.linalg.norm(image - vectors * values**2, axis=0) <= 0.011 * values**2).all()
-    np.testing.assert_allclose(values, np.linalg.svd(matrix.toarray())[1][:20], rtol=1e-3)
+    assert (np.linalg.norm(image - vectors * values**2, axis=0) <= 0.031 * values**2).all()
+    np.testing.assert_allclose(values, np.linalg.svd(matrix.toarray())[1][:20], rtol=2e-3)
 
 
 @pytest.mark.parametrize("small", [True, False])

@@ -179,54 +179,52 @@ def _cuts(work: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _sink(heap: Any, n: int, place: int) -> None:
-    """Move the key at `place` down until none below it is smaller."""
-    key = heap[place]
-    child = 2 * place + 1
-    while child < n:
-        if child + 1 < n and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= key:
+def _largest_first(keys: Any, n: int, k: int) -> None:
+    """Move the k largest of keys[:n] to the front (Hoare's quickselect)."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot, i, j = keys[(low + high) >> 1], low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
             break
-        heap[place] = heap[child]
-        place = child
-        child = 2 * place + 1
-    heap[place] = key
 
 
 @njit(cache=True, nogil=True)
-def _below(dot: float, own: float, size: float, jaccard: bool, damping: float) -> float:
-    return own + size - dot + damping if jaccard else own * size + damping
+def _select(
+    found: Any, dots: Any, own: float, sizes: Any, jaccard: bool, damping: float, rank: Any, k: int, keys: Any
+) -> int:
+    """Put the keys of the k most similar of the found documents first in `keys`; how many there are.
 
-
-@njit(cache=True, nogil=True)
-def _offer(heap: Any, n: int, dot: float, below: float, rank: Any) -> int:
-    """Keep dot / below if it is among the largest so far; the smallest kept stands first once the heap is full.
-
-    A positive float32 and its bits have the same order, so one whole number holds value and tie-breaker.
+    A positive float32 and its bits have the same order, so one whole number holds similarity and tie-breaker.
     """
-    if below <= 0:
-        return n
-    key = (np.uint64(np.float32(dot / below).view(np.uint32)) << np.uint64(32)) | np.uint64(rank)
-    k = len(heap)
-    if n < k:
-        heap[n] = key
+    n = 0
+    floor: Any = 0.0
+    for place in range(len(found)):
+        j, dot = found[place], dots[place]
+        below = own + sizes[j] - dot + damping if jaccard else own * sizes[j] + damping
+        if dot < floor * below or below <= 0:
+            continue
+        keys[n] = (np.uint64(np.float32(dot / below).view(np.uint32)) << np.uint64(32)) | np.uint64(rank[j])
         n += 1
-        if n == k:
-            for place in range(k // 2 - 1, -1, -1):
-                _sink(heap, k, place)
-    elif key > heap[0]:
-        heap[0] = key
-        _sink(heap, k, 0)
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _floor(heap: Any, n: int) -> Any:
-    """What dot / below must exceed to be kept: a little less than the smallest kept, for rounding."""
-    if n < len(heap):
-        return 0.0
-    return np.uint32(heap[0] >> np.uint64(32)).view(np.float32) * (1 - 1e-6)
+        if n == len(keys):
+            _largest_first(keys, n, k)
+            n = k
+            floor = np.uint32(keys[:k].min() >> np.uint64(32)).view(np.float32) * (1 - 1e-6)  # for rounding
+    if n > k:
+        _largest_first(keys, n, k)
+    return min(n, k)
 
 
 @njit(cache=True, nogil=True)
@@ -252,43 +250,36 @@ def _nearest_part(
     counts: Any,
 ) -> None:
     """Rows `first` to `last`: inner products gathered in one dense row (Gustavson 1978), then the best k of it."""
-    n_documents = len(sizes)
-    dots = np.zeros(n_documents, dtype=np.float32)
-    heap = np.empty(ids.shape[1], dtype=np.uint64)
+    n_documents, k = len(sizes), ids.shape[1]
+    whole = np.zeros(n_documents, dtype=np.float32)
+    found, dots = np.empty(n_documents + 1, dtype=np.int32), np.empty(n_documents + 1, dtype=np.float32)
+    keys = np.empty(4 * k + 64, dtype=np.uint64)
     for row in range(first, last):
         for place in range(q_indptr[row], q_indptr[row + 1]):
             term, weight = q_indices[place], q_data[place]
             for posting in range(p_indptr[term], p_indptr[term + 1]):
-                dots[p_indices[posting]] += weight * p_data[posting]
+                whole[p_indices[posting]] += weight * p_data[posting]
         if leave_out[row] >= 0:
-            dots[leave_out[row]] = 0
-        n = 0
-        floor = 0.0
+            whole[leave_out[row]] = 0
+        n = 0  # what is not positive is overwritten by the next: no branch that nobody can predict
         if work[row + 1] - work[row] > n_documents // 2:  # most documents share a term: look at all
             for j in range(n_documents):
-                dot = dots[j]
-                if dot > 0:
-                    below = _below(dot, own[row], sizes[j], jaccard, damping)
-                    if dot >= floor * below:
-                        n = _offer(heap, n, dot, below, rank[j])
-                        floor = _floor(heap, n)
-            dots[:] = 0
-        else:  # walk the postings once more, and take each document at its first sight
+                found[n], dots[n] = j, whole[j]
+                n += whole[j] > 0
+            whole[:] = 0
+        else:  # walk the postings once more; at its second sight a document is 0
             for place in range(q_indptr[row], q_indptr[row + 1]):
                 term = q_indices[place]
                 for posting in range(p_indptr[term], p_indptr[term + 1]):
                     j = p_indices[posting]
-                    dot = dots[j]
-                    dots[j] = 0
-                    if dot > 0:
-                        below = _below(dot, own[row], sizes[j], jaccard, damping)
-                        if dot >= floor * below:
-                            n = _offer(heap, n, dot, below, rank[j])
-                            floor = _floor(heap, n)
+                    found[n], dots[n] = j, whole[j]
+                    n += whole[j] > 0
+                    whole[j] = 0
+        n = _select(found[:n], dots[:n], own[row], sizes, jaccard, damping, rank, k, keys)
         counts[row] = n
         for place in range(n):
-            ids[row, place] = order[heap[place] & np.uint64(0xFFFFFFFF)]
-            values[row, place] = np.uint32(heap[place] >> np.uint64(32)).view(np.float32)
+            ids[row, place] = order[keys[place] & np.uint64(0xFFFFFFFF)]
+            values[row, place] = np.uint32(keys[place] >> np.uint64(32)).view(np.float32)
 
 
 @njit(cache=True, nogil=True)

@@ -7,8 +7,7 @@ were not.
 Ref: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv:1905.03375, equation 8.
 
 Kept as published. The matrix is inverted in place, and half of it is held, since it is symmetric; of a large
-catalogue only the largest weights of each column are stored, and `kept` says which share of the weights'
-absolute mass they hold.
+catalogue only the largest weights are stored, and `kept` says which share of all weights' absolute mass they are.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class EASE:
         )
         keep: int = setting(
             1000,
-            "Weights kept of each column, largest first; up to four times as many items, and with 0, all are kept.",
+            "Weights kept per item, the largest of all; up to four times as many items, or with 0, all are kept.",
             low=0,
         )
         precision: Precision = setting(
@@ -120,7 +119,7 @@ class EASE:
         self.weights, self.kept = weights, float(state["kept"][0])
 
     def _keep(self, n_items: int) -> int:
-        """Weights a column that are stored; 0 where all are."""
+        """Weights per item that are stored; 0 where all are."""
         return 0 if n_items <= DENSE_UP_TO * self.config.keep else self.config.keep
 
 
@@ -128,7 +127,7 @@ def fit_weights(matrix: sp.csr_array, reg: float, *, keep: int = 0, dtype: str =
     """The weights B of a users-by-items matrix, and the share of their absolute mass that is kept.
 
     Shapes: matrix [U, I]; returns [I, I], a float32 array where `keep` is 0, else a csr_array with at most
-    `keep` entries a column.
+    I * keep entries.
 
     Raises:
         DataError: the Gram matrix is not positive definite in this number format.
@@ -146,9 +145,7 @@ def fit_weights(matrix: sp.csr_array, reg: float, *, keep: int = 0, dtype: str =
         if keep:
             return _largest(blocks, keep, advance)
         weights = np.empty((n, n), dtype=np.float32)
-        scale = np.empty(n, dtype=dtype)
-        for block, rows in zip(blocks, _row_blocks(n), strict=True):
-            scale[rows.start : rows.stop] = -1.0 / block.diagonal(rows.start)
+        scale = _scale(blocks)
         for block, rows in zip(blocks, _row_blocks(n), strict=True):
             span = slice(rows.start, rows.stop)
             weights[span, : rows.stop] = block * scale[: rows.stop]
@@ -205,29 +202,37 @@ def _inverse(square: NDArray[Any], first: int) -> NDArray[Any]:
 
 
 def _largest(blocks: list[NDArray[Any]], keep: int, advance: Callable[[float], None]) -> tuple[sp.csr_array, float]:
-    """The `keep` largest weights of each column of B, given -P, and their share of B's absolute mass."""
+    """The n * keep largest weights of B, given -P, and their share of B's absolute mass."""
     n = blocks[-1].shape[1]
-    places, values, counts, mass = [], [], np.zeros(n + 1, dtype=np.int64), np.zeros(2)
+    scale = _scale(blocks)
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for rows, block in zip(_row_blocks(n), blocks, strict=True):
+        _count_sizes(rows.start, block, scale, counts)
+    above = np.cumsum(counts[::-1])[::-1]  # how many weights are in this bin of sizes or a higher one
+    limit = np.uint32(max(int(np.argmax(above <= n * keep)), 1) << 15).view(np.float32)
+    places, values, found, mass = [], [], [np.zeros(1, dtype=np.int64)], np.zeros(2)
     for k, rows in enumerate(_row_blocks(n)):
-        columns = np.empty((len(rows), n), dtype=blocks[0].dtype)
+        columns = np.empty((len(rows), n), dtype=np.float32)  # of B, one a row
         columns[:, : rows.stop] = blocks[k]
         for other, block in zip(_row_blocks(n)[k + 1 :], blocks[k + 1 :], strict=True):
             columns[:, other.start : other.stop] = block[:, rows.start : rows.stop].T
-        chosen = np.empty((len(rows), keep), dtype=np.int32)
-        weights = np.empty((len(rows), keep), dtype=np.float32)
-        sums = np.empty((len(rows), 2))
-        found = counts[rows.start + 1 : rows.stop + 1]
-        scale = -1.0 / columns[np.arange(len(rows)), rows]
+        columns *= scale[rows.start : rows.stop, None].astype(np.float32)
         columns[np.arange(len(rows)), rows] = 0.0
-        limits = np.partition(np.abs(columns), n - keep, axis=1)[:, n - keep]
-        _pick_largest(columns, scale, limits, chosen, weights, found, sums)
-        filled = np.arange(keep) < found[:, None]
-        places.append(chosen[filled])
-        values.append(weights[filled])
-        mass += sums.sum(axis=0)
+        sizes = np.abs(columns)
+        chosen = sizes >= limit
+        found.append(chosen.sum(axis=1))
+        places.append(np.nonzero(chosen)[1].astype(np.int32))
+        values.append(columns[chosen])
+        mass += sizes.sum(dtype=np.float64), np.abs(values[-1]).sum(dtype=np.float64)
         advance(0.2 * len(rows))
-    by_column = sp.csc_array((np.concatenate(values), np.concatenate(places), np.cumsum(counts)), shape=(n, n))
-    return by_column.tocsr(), float(mass[1] / mass[0]) if mass[0] else 1.0
+    parts = np.concatenate(values), np.concatenate(places), np.cumsum(np.concatenate(found))
+    return sp.csc_array(parts, shape=(n, n)).tocsr(), float(mass[1] / mass[0]) if mass[0] else 1.0
+
+
+def _scale(blocks: list[NDArray[Any]]) -> NDArray[Any]:
+    """What turns column j of -P into column j of B."""
+    squares = zip(_row_blocks(sum(map(len, blocks))), blocks, strict=True)
+    return -1.0 / np.concatenate([block.diagonal(rows.start) for rows, block in squares])  # type: ignore[no-any-return]
 
 
 def _dtype(precision: Precision, n_items: int) -> np.dtype[Any]:
@@ -239,7 +244,7 @@ def _dtype(precision: Precision, n_items: int) -> np.dtype[Any]:
 def _check_memory(n_items: int, keep: int, dtype: np.dtype[Any]) -> None:
     """Refuse what cannot fit before anything is allocated."""
     half = dtype.itemsize * n_items * (n_items + 6 * BLOCK) / 2  # the blocks, and two panels
-    weights = 24 * n_items * keep if keep else 4 * n_items**2  # picked, by column, by row; or all of them
+    weights = 24 * n_items * keep if keep else 4 * n_items**2  # found, by column, by row; or all of them
     need, free = (half + weights) / 2**30, available_memory_mb() / 2**10
     if need > free:
         raise BudgetExceeded(
@@ -263,22 +268,11 @@ def _fill_gram(
                 row[items[q]] += x * user_data[q]
 
 
-@njit(cache=True, parallel=True, nogil=True)
-def _pick_largest(columns: Any, scale: Any, limits: Any, places: Any, values: Any, counts: Any, mass: Any) -> None:
-    """The entries of each column that reach its limit, at most as many as there are places; of equals the first."""
-    for c in prange(len(columns)):
-        column, limit = columns[c], limits[c]
-        ties = places.shape[1]
-        for i in range(len(column)):
-            ties -= abs(column[i]) > limit
-        count, kept, whole = 0, 0.0, 0.0
-        for i in range(len(column)):
-            size = abs(column[i])
-            whole += size
-            if size > limit or (size == limit and size > 0 and ties > 0):
-                ties -= size == limit
-                places[c, count], values[c, count] = i, column[i] * scale[c]
-                count += 1
-                kept += size
-        counts[c] = count
-        mass[c, 0], mass[c, 1] = whole * abs(scale[c]), kept * abs(scale[c])
+@njit(cache=True, nogil=True)
+def _count_sizes(first: int, block: Any, scale: Any, counts: Any) -> None:
+    """Count the weights on both sides of the diagonal by size: the upper half of a float's bits, sign left out."""
+    for r in range(len(block)):
+        i = first + r
+        for j in range(i):
+            for weight in (block[r, j] * scale[j], block[r, j] * scale[i]):
+                counts[np.float32(abs(weight)).view(np.uint32) >> 15] += 1

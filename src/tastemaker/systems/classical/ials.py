@@ -34,9 +34,9 @@ from tastemaker.index.threads import share
 from tastemaker.types import BundleError, DataError, Dataset, Requests, Schema, State, setting
 
 Floats = NDArray[np.float32]
-LANES = 32  # factors are padded to a multiple of this inside the solver, so that no loop has a scalar tail
-STEP = 8
-CHUNK = 256  # choices of a long row that are gathered at a time
+LANES = 32  # long sums are padded with zeros to a multiple of this, so that none has a scalar tail
+REORDER = {"reassoc", "contract", "nsz"}  # sums may be vectorised: the order depends on their length alone
+CHUNK = 256  # choices of a long row that are gathered at a time; a multiple of LANES
 SPAN = 2e7  # multiplications of a task, a few milliseconds
 
 
@@ -51,9 +51,9 @@ class Penalty:
     replaces: bool = False
 
     def quadratic(self, matrix: sp.csr_array) -> Floats:
-        """Weights of (x.y)^2 at the entries of `matrix`, beside what all pairs have."""
+        """Weights of (x.y)^2 at the entries of `matrix`, beside what all pairs have; above 0, since divided by."""
         above = np.float32(self.alpha) * matrix.data - np.float32(self.unobserved if self.replaces else 0.0)
-        return np.maximum(above, np.float32(0))  # type: ignore[no-any-return]
+        return np.maximum(above, np.float32(1e-10))  # type: ignore[no-any-return]
 
     def linear(self, matrix: sp.csr_array) -> Floats:
         """Half the weights of x.y at the entries of `matrix`."""
@@ -235,118 +235,148 @@ def _solve(
     fewer than D are chosen, V'(I + VV')^-1 (t / sqrt(a)) / sqrt(d), a system of their number.
     """
     dim = len(common)
-    width = (dim + LANES - 1) // LANES * LANES
-    system = np.empty((width, width), dtype=np.float32)
-    chosen = np.zeros((max(CHUNK, width), width), dtype=np.float32)
-    root = np.zeros(width, dtype=np.float32)
-    right = np.zeros(width, dtype=np.float32)
+    size = (dim + 3) // 4 * 4
+    system = np.zeros((size + 2, size), dtype=np.float32)
+    across = np.zeros((size, (dim + LANES - 1) // LANES * LANES), dtype=np.float32)  # a row a choice
+    down = np.zeros((size + 2, CHUNK + 16), dtype=np.float32)  # a row a factor; 16: not all in one cache set
+    root = np.empty(dim, dtype=np.float32)
     for row in range(first_row, last_row):
-        start, stop = indptr[row], indptr[row + 1]
-        if start == stop:
+        start, n = indptr[row], indptr[row + 1] - indptr[row]
+        if n == 0:
             continue
         for f in range(dim):
             root[f] = 1 / np.sqrt(common[f] + reg[row])
-        dual = stop - start < dim
-        for p in range(start, stop):
-            dual &= quadratic[p] > 0
-        if dual:
-            n = stop - start
+        if n < dim:
+            m = (n + 3) // 4 * 4
+            right = system[m]
+            across[n:m] = 0
+            right[n:m] = 0
             for i in range(n):
-                _gather(factors[indices[start + i]], root, np.sqrt(quadratic[start + i]), chosen[i])
-                right[i] = linear[start + i] / np.sqrt(quadratic[start + i])
-            _outer(chosen, n, system)
-            _cholesky_solve(system, right, n)
-            for f in range(dim):
-                out[row, f] = 0
+                weight = np.sqrt(quadratic[start + i])
+                right[i] = linear[start + i] / weight
+                z, line = factors[indices[start + i]], across[i]
+                for f in range(dim):
+                    line[f] = weight * root[f] * z[f]
+            system[:m, :m] = 0
+            _add_gram(across, m, m, across.shape[1], system)
+            for i in range(m):
+                system[i, i] += 1
+            _cholesky_solve(system, right, m)
             for i in range(n):
                 for f in range(dim):
-                    out[row, f] += chosen[i, f] * right[i]
+                    out[row, f] += across[i, f] * right[i]
         else:
-            right[:] = 0
             system[:] = 0
-            for f in range(width):
-                system[f, f] = 1
-            for first in range(start, stop, CHUNK):
-                n = min(CHUNK, stop - first)
-                for i in range(n):
-                    p = first + i
-                    z = factors[indices[p]]
+            for first in range(start, start + n, CHUNK):
+                length = min(CHUNK, start + n - first)
+                padded = (length + LANES - 1) // LANES * LANES
+                down[:, length:padded] = 0
+                for i in range(length):
+                    weight = np.sqrt(quadratic[first + i])
+                    down[size, i] = linear[first + i] / weight
+                    z = factors[indices[first + i]]
                     for f in range(dim):
-                        right[f] += linear[p] * root[f] * z[f]
-                    _gather(z, root, np.sqrt(quadratic[p]), chosen[i])
-                _add_inner(chosen, n, system)
-            _cholesky_solve(system, right, width)
+                        down[f, i] = weight * z[f]
+                _add_gram(down, size + 2, size, padded, system)
+            for i in range(dim):
+                for j in range(i + 1):
+                    system[i, j] *= root[i] * root[j]
+            for i in range(size):
+                system[i, i] += 1
+            right = system[size]
+            for f in range(dim):
+                right[f] *= root[f]
+            _cholesky_solve(system, right, size)
             out[row] = right[:dim]
         for f in range(dim):
             out[row, f] *= root[f]
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _gather(factors: Any, root: Any, weight: float, out: Any) -> None:
-    for f in range(len(factors)):
-        out[f] = weight * factors[f] * root[f]
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _add_gram(rows: Any, n_rows: int, n_columns: int, length: int, out: Any) -> None:
+    """Add the inner products of `rows`, of which there are an even number, to the lower triangle of `out`.
+
+    Eight at a time share their loads: twice as fast as a BLAS product, which would fill both triangles.
+    """
+    for i in range(0, n_rows, 2):
+        a0, a1 = rows[i], rows[i + 1]
+        for j in range(0, min(i + 1, n_columns), 4):
+            b0, b1, b2, b3 = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = np.float32(0)
+            for f in range(length):
+                x0, x1 = a0[f], a1[f]
+                s00 += x0 * b0[f]
+                s01 += x0 * b1[f]
+                s02 += x0 * b2[f]
+                s03 += x0 * b3[f]
+                s10 += x1 * b0[f]
+                s11 += x1 * b1[f]
+                s12 += x1 * b2[f]
+                s13 += x1 * b3[f]
+            out[i, j] += s00
+            out[i, j + 1] += s01
+            out[i, j + 2] += s02
+            out[i, j + 3] += s03
+            out[i + 1, j] += s10
+            out[i + 1, j + 1] += s11
+            out[i + 1, j + 2] += s12
+            out[i + 1, j + 3] += s13
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _outer(chosen: Any, n: int, system: Any) -> None:
-    """The upper triangle of I + VV', for the first n rows of V."""
-    width = chosen.shape[1]
-    for i in range(n):
-        a = chosen[i]
-        j = i
-        while j + 4 <= n:
-            b0, b1, b2, b3 = chosen[j], chosen[j + 1], chosen[j + 2], chosen[j + 3]
-            s0 = s1 = s2 = s3 = np.float32(0)
-            for f in range(width):
-                s0 += a[f] * b0[f]
-                s1 += a[f] * b1[f]
-                s2 += a[f] * b2[f]
-                s3 += a[f] * b3[f]
-            system[i, j], system[i, j + 1], system[i, j + 2], system[i, j + 3] = s0, s1, s2, s3
-            j += 4
-        while j < n:
-            b0 = chosen[j]
-            s0 = np.float32(0)
-            for f in range(width):
-                s0 += a[f] * b0[f]
-            system[i, j] = s0
-            j += 1
-        system[i, i] += 1
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _add_inner(chosen: Any, n: int, system: Any) -> None:
-    """Add V'V to the upper triangle of `system`, for the first n rows of V."""
-    width = chosen.shape[1]
-    for i in range(n, (n + 3) // 4 * 4):
-        chosen[i] = 0
-    for i in range(0, n, 4):
-        b0, b1, b2, b3 = chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3]
-        for r in range(width):
-            s0, s1, s2, s3 = b0[r], b1[r], b2[r], b3[r]
-            line = system[r]
-            for f in range(r // STEP * STEP, width):
-                line[f] += s0 * b0[f] + s1 * b1[f] + s2 * b2[f] + s3 * b3[f]
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath=REORDER)
 def _cholesky_solve(system: Any, right: Any, n: int) -> None:
-    """Solve the n x n system given by its upper triangle, in place; `right` becomes the solution."""
-    end = min((n + STEP - 1) // STEP * STEP, system.shape[1])
+    """Solve the n x n system given by its lower triangle, in place; n is a multiple of 4, `right` becomes the solution.
+
+    Rows are factorised four at a time, by squares of 4 x 4. The diagonal of the factor holds its inverse.
+    """
+    for i in range(0, n, 4):
+        r0, r1, r2, r3 = system[i], system[i + 1], system[i + 2], system[i + 3]
+        for j in range(0, i, 4):
+            l0, l1, l2, l3 = system[j], system[j + 1], system[j + 2], system[j + 3]
+            for r in range(4):
+                line = system[i + r]
+                s0, s1, s2, s3 = line[j], line[j + 1], line[j + 2], line[j + 3]
+                for f in range(j):
+                    s0 -= line[f] * l0[f]
+                    s1 -= line[f] * l1[f]
+                    s2 -= line[f] * l2[f]
+                    s3 -= line[f] * l3[f]
+                s0 *= l0[j]
+                s1 = (s1 - s0 * l1[j]) * l1[j + 1]
+                s2 = (s2 - s0 * l2[j] - s1 * l2[j + 1]) * l2[j + 2]
+                s3 = (s3 - s0 * l3[j] - s1 * l3[j + 1] - s2 * l3[j + 2]) * l3[j + 3]
+                line[j], line[j + 1], line[j + 2], line[j + 3] = s0, s1, s2, s3
+        s00, s11, s22, s33 = r0[i], r1[i + 1], r2[i + 2], r3[i + 3]
+        s10, s20, s30, s21, s31, s32 = r1[i], r2[i], r3[i], r2[i + 1], r3[i + 1], r3[i + 2]
+        for f in range(i):
+            x0, x1, x2, x3 = r0[f], r1[f], r2[f], r3[f]
+            s00 -= x0 * x0
+            s10 -= x1 * x0
+            s11 -= x1 * x1
+            s20 -= x2 * x0
+            s21 -= x2 * x1
+            s22 -= x2 * x2
+            s30 -= x3 * x0
+            s31 -= x3 * x1
+            s32 -= x3 * x2
+            s33 -= x3 * x3
+        r0[i] = 1 / np.sqrt(s00)
+        r1[i] = s10 * r0[i]
+        r1[i + 1] = 1 / np.sqrt(s11 - r1[i] * r1[i])
+        r2[i] = s20 * r0[i]
+        r2[i + 1] = (s21 - r2[i] * r1[i]) * r1[i + 1]
+        r2[i + 2] = 1 / np.sqrt(s22 - r2[i] * r2[i] - r2[i + 1] * r2[i + 1])
+        r3[i] = s30 * r0[i]
+        r3[i + 1] = (s31 - r3[i] * r1[i]) * r1[i + 1]
+        r3[i + 2] = (s32 - r3[i] * r2[i] - r3[i + 1] * r2[i + 1]) * r2[i + 2]
+        r3[i + 3] = 1 / np.sqrt(s33 - r3[i] * r3[i] - r3[i + 1] * r3[i + 1] - r3[i + 2] * r3[i + 2])
     for j in range(n):
-        pivot = system[j]
-        scale = 1 / np.sqrt(pivot[j])
-        for f in range(j // STEP * STEP, end):
-            pivot[f] *= scale
-        right[j] *= scale
-        for i in range(j + 1, n):
-            x = pivot[i]
-            line = system[i]
-            for f in range(i // STEP * STEP, end):
-                line[f] -= x * pivot[f]
-            right[i] -= x * right[j]
+        line, total = system[j], right[j]
+        for f in range(j):
+            total -= right[f] * line[f]
+        right[j] = total * line[j]
     for j in range(n - 1, -1, -1):
-        total = right[j]
-        for f in range(j + 1, n):
-            total -= system[j, f] * right[f]
-        right[j] = total / system[j, j]
+        line = system[j]
+        right[j] *= line[j]
+        for f in range(j):
+            right[f] -= right[j] * line[f]
