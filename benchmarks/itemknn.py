@@ -60,12 +60,14 @@ def _compare(model: str, runs: dict[str, list[Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for side, done in runs.items():
         rows = [run["value"][model] for run in done]
+        both = statistics.median(row["fit_s"] + row["recommend_all_s"] for row in rows)
         table[side] = {
+            "both_s": round(both, 4),
             **{what: statistics.median(row[what] for row in rows) for what in rows[0]},
             "peak_mb": max(run["peak_mb"] for run in done),
             "runs": [[row["fit_s"], row["recommend_all_s"]] for row in rows],
         }
-    for what in TIMES:
+    for what in ("both_s", *TIMES):
         table[f"implicit / tastemaker, {what}"] = round(table["implicit"][what] / table["tastemaker"][what], 2)
     return table
 
