@@ -6,7 +6,8 @@ import sys
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable data, 4 an optional package is missing,
-5 unusable bundle, 6 over the memory budget, 7 the system cannot do it, 130 stopped by Ctrl-C."""
+5 unusable bundle, 6 over the memory budget, 7 the system cannot do it, 8 training diverged,
+130 stopped by Ctrl-C."""
 
 
 def main() -> None:

@@ -17,13 +17,26 @@ from tastemaker.contracts.capabilities import (
     Writes,
     capabilities,
 )
-from tastemaker.contracts.registry import FAMILIES, SystemInfo, find, info_of, names, system
+from tastemaker.contracts.registry import (
+    FAMILIES,
+    SYSTEMS,
+    TRANSFORMS,
+    SystemInfo,
+    TransformInfo,
+    find,
+    info_of,
+    names,
+    system,
+    transform,
+)
 from tastemaker.contracts.stages import (
     Alternate,
+    Batch,
     Epochs,
     Feed,
     Fit,
     Learns,
+    Logger,
     Optimiser,
     Plateau,
     Precompute,
@@ -38,8 +51,11 @@ from tastemaker.contracts.worlds import ChatModel, Environment, ImageEncoder, Re
 __all__ = [
     "CAPABILITIES",
     "FAMILIES",
+    "SYSTEMS",
+    "TRANSFORMS",
     "Acts",
     "Alternate",
+    "Batch",
     "ChatModel",
     "Embeds",
     "Environment",
@@ -52,6 +68,7 @@ __all__ = [
     "ImageEncoder",
     "Keeps",
     "Learns",
+    "Logger",
     "Optimiser",
     "Plateau",
     "Precompute",
@@ -68,6 +85,7 @@ __all__ = [
     "TextEncoder",
     "Train",
     "Transform",
+    "TransformInfo",
     "Updates",
     "Writes",
     "capabilities",
@@ -75,4 +93,5 @@ __all__ = [
     "info_of",
     "names",
     "system",
+    "transform",
 ]

@@ -142,19 +142,8 @@ class Tells(Protocol):
     def facts(self) -> Mapping[str, float | str]: ...
 
 
-CAPABILITIES: Mapping[str, type] = {
-    "scores": Scores,
-    "predicts": Predicts,
-    "embeds": Embeds,
-    "retrieves": Retrieves,
-    "generates": Generates,
-    "reranks": Reranks,
-    "acts": Acts,
-    "updates": Updates,
-    "extends": Extends,
-    "explains": Explains,
-    "writes": Writes,
-}
+_ALL = (Scores, Predicts, Embeds, Retrieves, Generates, Reranks, Acts, Updates, Extends, Explains, Writes)
+CAPABILITIES: Mapping[str, type] = {protocol.__name__.lower(): protocol for protocol in _ALL}
 
 
 def capabilities(system: object) -> tuple[str, ...]:

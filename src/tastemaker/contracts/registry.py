@@ -1,21 +1,16 @@
-"""Systems by name: one file under `systems/` is one system, and the file's name is the system's name."""
+"""Systems and transforms by name: one file is one of them, and the file's name is its name."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatch
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tastemaker.contracts.capabilities import capabilities
-from tastemaker.types import REQUEST_FIELDS, Dataset, NotFound, UsageError, nearest
+from tastemaker.types import REQUEST_FIELDS, Dataset, UsageError, nearest
+from tastemaker.types.discovery import DECLARED, Registry, subpackages
 
 T = TypeVar("T", bound=type)
-ENTRY_POINT = "tastemaker.systems"
 FAMILIES = {
     "classical": "neighbours, linear models, factorisation",
     "graph": "propagation over the user-item graph",
@@ -58,6 +53,20 @@ class SystemInfo:
         return self.learns_from - data.carries()
 
 
+@dataclass(frozen=True)
+class TransformInfo:
+    """What a transform declares of itself; its class is built from its Config and called as `Transform`."""
+
+    name: str
+    title: str
+    paper: str
+    cls: Any
+
+    @property
+    def config(self) -> type[Any]:
+        return self.cls.Config  # type: ignore[no-any-return]
+
+
 def system(
     name: str,
     *,
@@ -83,55 +92,25 @@ def system(
         raise UsageError(f"{name} needs unknown request fields {sorted(unknown)}; there are {REQUEST_FIELDS}")
 
     def declare(cls: T) -> T:
-        info = SystemInfo(
-            name, family, title, paper, cls, frozenset(learns_from), frozenset(needs), frozenset(uses), version
-        )
-        cls.__tastemaker__ = info  # type: ignore[attr-defined]
+        sets = frozenset(learns_from), frozenset(needs), frozenset(uses)
+        setattr(cls, DECLARED, SystemInfo(name, family, title, paper, cls, *sets, version))
         return cls
 
     return declare
 
 
-def info_of(system: Any) -> SystemInfo:
-    """The declaration of a system or a system class."""
-    found = getattr(system, "__tastemaker__", None)
-    if not isinstance(found, SystemInfo):
-        raise UsageError(f"{system!r} is not declared as a system", hint="decorate its class with @system(...)")
-    return found
+def transform(name: str, *, title: str, paper: str) -> Callable[[T], T]:
+    """Declare a class to be the transform `name`."""
+
+    def declare(cls: T) -> T:
+        setattr(cls, DECLARED, TransformInfo(name, title, paper, cls))
+        return cls
+
+    return declare
 
 
-@cache
-def _places() -> Mapping[str, str]:
-    """Name -> module (ours) or entry point value (others'); nothing is imported but the empty packages."""
-    places: dict[str, str] = {}
-    root = importlib.import_module("tastemaker.systems")
-    for family in pkgutil.iter_modules(root.__path__, "tastemaker.systems."):
-        package = importlib.import_module(family.name)
-        for module in pkgutil.iter_modules(package.__path__, family.name + "."):
-            stem = module.name.rpartition(".")[2]
-            if not stem.startswith("_"):
-                places[stem.replace("_", "-")] = module.name
-    for entry in entry_points(group=ENTRY_POINT):
-        places.setdefault(entry.name, entry.value)
-    return places
-
-
-def names(pattern: str = "*") -> list[str]:
-    """Names of systems that match a wildcard, sorted; no system is imported."""
-    return sorted(name for name in _places() if fnmatch(name, pattern))
-
-
-def find(name: str) -> SystemInfo:
-    """The declaration of the system `name`, whose file is imported now."""
-    places = _places()
-    if name not in places:
-        raise NotFound(f"there is no system {name!r}", hint=nearest(name, places))
-    module, _, attribute = places[name].partition(":")
-    loaded = importlib.import_module(module)
-    if attribute:
-        return replace(info_of(getattr(loaded, attribute)), name=name)
-    for value in vars(loaded).values():
-        declared = getattr(value, "__tastemaker__", None)
-        if isinstance(declared, SystemInfo) and declared.name == name and value.__module__ == module:
-            return declared
-    raise NotFound(f"{module} declares no system named {name!r}", hint="a file's name is its system's name")
+SYSTEMS = Registry(SystemInfo, lambda: subpackages("tastemaker.systems"), "tastemaker.systems")
+TRANSFORMS = Registry(
+    TransformInfo, lambda: ("tastemaker.train.transforms", "tastemaker.audit.transforms"), "tastemaker.transforms"
+)
+names, find, info_of = SYSTEMS.names, SYSTEMS.find, SYSTEMS.of

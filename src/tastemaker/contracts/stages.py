@@ -1,24 +1,20 @@
 """How a system learns: a program is a generator that yields stages and is sent what each one gave.
-
 def program(self, data: Dataset) -> Program:
     self.graph = yield Precompute(bipartite, data)
-    self.weights = yield Fit(closed_form, self.graph, self.config.reg)
+    yield Train(triplets(self.graph, 2048), self.gather, self.objective, until=Plateau("ndcg@20"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from tastemaker.types import Dataset
 
 
 class Precompute:
-    """A pure function of its arguments, kept by content: of them, of the function's own source, of `version`.
-
-    Raise `version` when something the function calls has changed.
-    """
+    """A pure function, kept by content: of its arguments, its own source, and `version` (for what it calls)."""
 
     def __init__(self, function: Callable[..., Any], *args: Any, version: int = 1, **kwargs: Any) -> None:
         self.function, self.args, self.kwargs, self.version = function, args, kwargs, version
@@ -46,12 +42,23 @@ class Fit:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Which update rule, and its settings; the engine builds it."""
+    """The update rule and what surrounds it; the engine builds it. Rows of a sparse `nn.Table` move when touched.
 
-    name: str = "adam"
+    clip: largest norm of the whole gradient; accumulate: batches a step; warmup: steps of a rising rate;
+    schedule: what the rate does afterwards, down to 0 at the last step of the longest run;
+    ema: decay of the moving average of the weights, which is what is judged and kept.
+    """
+
+    name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0
+    clip: float | None = None
+    accumulate: int = 1
+    warmup: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    ema: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Stop when a validation metric has not risen for `patience` evaluations; keep the best weights."""
+    """Stop when a validation metric has not risen for `patience` evaluations, `every` epochs; keep the best weights."""
 
     metric: str
     patience: int = 10
@@ -72,20 +79,37 @@ class Plateau:
 
 
 class Feed(Protocol):
-    """Turns a dataset into typed batches, and can be put back where it was."""
+    """Numbered batches of each epoch: a pure function of seed, epoch and number, so a run can stop anywhere.
 
-    def __iter__(self) -> Any: ...
+    `len` counts the batches of an epoch, `start` names the seed of all streams that follow.
+    live: batches depend on the system as it stands, so none may be made ahead of its turn.
+    """
+
+    live: bool
 
     def __len__(self) -> int: ...
 
-    def state(self) -> dict[str, Any]: ...
+    def start(self, seed: int) -> None: ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def batch(self, epoch: int, number: int) -> Batch: ...
+
+
+class Batch(Protocol):
+    """A frozen dataclass of arrays; `take` gives some of its rows, what one of several processes works on."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: slice) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class Train:
-    """Gradient steps: feed -> gather(batch) -> tensors -> objective(tensors, batch) -> [N], one loss a row."""
+    """Gradient steps: feed -> gather(batch) -> tensors -> objective(tensors, batch) -> [N], one loss a row.
+
+    The batch comes as the feed's own class, its arrays tensors on the system's device. Both seams are pure, so that
+    a transform may wrap them. `every_epoch(epoch)` and `after_step(step)` count from 0; what they change of the
+    system lies in its buffers, where a checkpoint finds it. parameters: those to move; None: all of the system.
+    """
 
     feed: Feed
     gather: Callable[[Any], Any]
@@ -94,11 +118,12 @@ class Train:
     optimiser: Optimiser = field(default_factory=Optimiser)
     every_epoch: Callable[[int], None] | None = None
     after_step: Callable[[int], None] | None = None
+    parameters: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)
 class Alternate:
-    """Several trainings in turn, an epoch each."""
+    """Several trainings in turn, an epoch each, until the first one's end."""
 
     trains: Sequence[Train]
 
@@ -131,3 +156,9 @@ class Transform(Protocol):
     """Maps a system and its program to another program: `tastemaker fit lightgcn --with vat`."""
 
     def __call__(self, system: Any, program: Program, data: Dataset) -> Program: ...
+
+
+class Logger(Protocol):
+    """Is told what happens in training: {"event": "start" | "epoch" | "evaluation" | "end", ...}, plain values."""
+
+    def log(self, record: Mapping[str, Any]) -> None: ...

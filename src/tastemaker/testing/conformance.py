@@ -44,9 +44,12 @@ from tastemaker.types import (
     config_to_json,
     make_config,
     request_seeds,
+    settings,
 )
 
 K = 10
+SMALL = {"dim": 32, "epochs": 20, "every": 5, "max_len": 20, "batch_size": 256, "lr": 0.01}
+"""Settings that trained systems share by name, at sizes for which seconds are enough."""
 
 
 @dataclass(eq=False)
@@ -78,17 +81,17 @@ class Subject:
 
 
 def subject(name: str, config: Mapping[str, Any] | None = None, *, data: Dataset | None = None) -> Subject:
-    """The system `name` on the synthetic dataset, or on a dataset of your own."""
+    """The system `name` on the synthetic dataset, or on a dataset of your own; made small, where settings allow."""
     data = synthetic(300, n_items=200, seed=3) if data is None else data
-    return Subject(find(name), dict(config or {}), data, split(data, "ratio:0.8,0,0.2", seed=5))
+    info = find(name)
+    small = {setting: value for setting, value in SMALL.items() if setting in settings(info.config)}
+    return Subject(info, {**small, **(config or {})}, data, split(data, "ratio:0.8,0,0.2", seed=5))
 
 
 def check_declaration(s: Subject) -> None:
     """The declaration is complete, and every setting has a sentence and a default inside its range."""
     assert s.info.title and s.info.capabilities, "a system has a title and at least one capability"
     assert inspect.getdoc(s.info.cls), "the class says in its docstring what it is"
-    from tastemaker.types import settings
-
     for name, (_, about) in settings(s.info.config).items():
         assert about.doc, f"the setting {name} has no sentence"
     defaults = make_config(s.info.config)
@@ -108,10 +111,10 @@ def check_unknown_setting(s: Subject) -> None:
 
 def check_constructor(s: Subject) -> None:
     """The constructor takes config and schema alone, and leaves global random state alone."""
-    before = str(np.random.get_state())  # noqa: NPY002 - the global state is what is looked at
     s.info.cls(make_config(s.info.config, s.config), s.parts.train.schema)
-    _ = s.bundle
-    assert before == str(np.random.get_state()), "the global NumPy generator was used"  # noqa: NPY002
+    before = _global_streams()
+    _ = Subject(s.info, s.config, s.data, s.parts).bundle
+    assert before == _global_streams(), "training drew from a global stream of random numbers"
 
 
 def check_lists(s: Subject) -> None:
@@ -134,11 +137,10 @@ def check_batch_equals_single(s: Subject) -> None:
     whole = s.answer(requests)
     order = np.random.default_rng(0).permutation(requests.n)
     shuffled = s.answer(requests.take(order))
-    _same(whole.take(order), shuffled, "the order of requests matters")
+    _alike(whole.take(order), shuffled, "the order of requests matters")
     for row in range(0, requests.n, 5):
-        _same(
-            whole.take(slice(row, row + 1)), s.answer(requests.take(slice(row, row + 1))), "batch differs from single"
-        )
+        one = slice(row, row + 1)
+        _alike(whole.take(one), s.answer(requests.take(one)), "batch differs from single")
 
 
 def check_candidates(s: Subject) -> None:
@@ -321,6 +323,20 @@ for folder in sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir()):
     got = Bundle.load(folder).recommend(asked, k=int(sys.argv[2]))
     assert got.equals(pl.read_parquet(folder.with_suffix(".parquet"))), f"{folder.name} answers differently"
 """
+
+
+def _global_streams() -> tuple[str, bytes]:
+    drawn = sys.modules["torch"].random.get_rng_state().numpy().tobytes() if "torch" in sys.modules else b""
+    return str(np.random.get_state()), drawn  # noqa: NPY002 - the global state is what is looked at
+
+
+def _alike(left: Slates, right: Slates, otherwise: str) -> None:
+    """The same lists, but for what rounding of a product of another shape can do: swap items all but tied."""
+    assert np.allclose(left.scores, right.scores, rtol=1e-4, atol=1e-5), otherwise
+    for row, column in zip(*np.nonzero(left.items != right.items), strict=True):
+        near = np.abs(left.scores[row] - left.scores[row, column]) <= 1e-5 + 1e-4 * abs(left.scores[row, column])
+        last = column == left.k - 1 or near[-1]
+        assert last or right.items[row, column] in left.items[row, near], otherwise
 
 
 def _same(left: Slates, right: Slates, otherwise: str) -> None:

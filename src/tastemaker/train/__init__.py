@@ -2,5 +2,7 @@
 
 from tastemaker.train.bundle import Bundle
 from tastemaker.train.engine import fit
+from tastemaker.train.loggers import JsonLines, Terminal
+from tastemaker.train.run import Hardware, Judge, Ranking
 
-__all__ = ["Bundle", "fit"]
+__all__ = ["Bundle", "Hardware", "JsonLines", "Judge", "Ranking", "Terminal", "fit"]

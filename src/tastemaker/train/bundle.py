@@ -234,10 +234,18 @@ def restore_state(system: Any, state: State) -> None:
     if hasattr(system, "restore"):
         system.restore(state)
         return
+    restore_weights(system, state)
+
+
+def restore_weights(system: Any, state: State) -> None:
+    """Give a torch module the weights of its `state_dict`, and set it to answer."""
     import torch
 
+    weights = {name: torch.as_tensor(array) for name, array in state.items()}
+    if bad := [name for name, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]:
+        raise BundleError(f"the weights {bad[0]} hold values that are no numbers")
     try:
-        system.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        system.load_state_dict(weights)
     except RuntimeError as error:
         raise BundleError(f"the weights do not fit the system: {error}") from error
     system.eval()

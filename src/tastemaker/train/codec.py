@@ -48,7 +48,7 @@ def pack(value: Any, arrays: Arrays | None = None, path: str = "v") -> tuple[Any
             raise TypeError("a stored mapping has text keys only")
         return {"dict": {key: pack(v, arrays, f"{path}.{key}")[0] for key, v in value.items()}}, arrays
     if isinstance(value, np.ndarray) or hasattr(value, "detach"):
-        arrays[path] = np.ascontiguousarray(to_numpy(value))
+        arrays[path] = np.asarray(to_numpy(value), order="C")  # ascontiguousarray would make a scalar a row
         return {"array": path}, arrays
     if sp.issparse(value):
         matrix = sp.csr_array(value)
@@ -139,4 +139,4 @@ def _feed(total: Any, value: Any) -> None:
         total.update(json.dumps(structure).encode())
         for name, array in arrays.items():
             total.update(f"{name}:{array.dtype}:{array.shape};".encode())
-            total.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+            total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import textwrap
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from tastemaker.contracts import Fit, Precompute, Program, SystemInfo, Tells, find, info_of
-from tastemaker.train.bundle import Bundle, histories_of
+from tastemaker.contracts import (
+    TRANSFORMS,
+    Alternate,
+    Fit,
+    Logger,
+    Precompute,
+    Program,
+    SystemInfo,
+    Tells,
+    Train,
+    find,
+    info_of,
+)
+from tastemaker.data import holdout
+from tastemaker.train.bundle import Bundle, histories_of, restore_weights
 from tastemaker.train.codec import content_key, recall, store
+from tastemaker.train.loggers import JsonLines
+from tastemaker.train.run import Hardware, Judge, NeedsJudge, Ranking, Run
 from tastemaker.types import (
     CapabilityError,
     Dataset,
+    Schema,
+    Split,
     UsageError,
     config_to_json,
     generator,
@@ -26,25 +46,6 @@ from tastemaker.types import (
 )
 from tastemaker.types.meter import metered
 from tastemaker.types.progress import Advance
-
-
-class Run:
-    """One training run: where its artefacts lie, and the streams its stages draw from."""
-
-    def __init__(self, seed: int, folder: Path | None, cache: Path | None) -> None:
-        self.seed, self.folder, self.cache = seed, folder, cache
-        self.stage = 0
-
-    def kept(self, make: Callable[[], Any]) -> Any:
-        """The value of this stage: as stored by an earlier run, else made now and stored."""
-        if self.folder is None:
-            return make()
-        file = self.folder / "stages" / f"{self.stage:04d}.safetensors"
-        if file.is_file():
-            return recall(file)
-        value = make()
-        store(value, file)
-        return value
 
 
 @singledispatch
@@ -71,6 +72,37 @@ def _(stage: Precompute, run: Run) -> Any:
     return recall(file)
 
 
+@run_stage.register
+def _(stage: Train, run: Run) -> Any:
+    return _trained([stage], run)
+
+
+@run_stage.register
+def _(stage: Alternate, run: Run) -> Any:
+    return _trained(stage.trains, run)
+
+
+def _trained(stages: Sequence[Train], run: Run) -> dict[str, Any]:
+    """Train, or take up the weights of an earlier run's finished stage; the program is sent what was found."""
+    from tastemaker.train.neural import train
+
+    def make() -> dict[str, Any]:
+        found = train(stages, run)
+        return {"found": found, "weights": dict(run.system.state_dict())}
+
+    if run.file is not None and run.file.is_file():
+        kept = recall(run.file)
+        restore_weights(run.system, kept["weights"])
+        found: dict[str, Any] = kept["found"]
+    elif run.file is None:
+        found = train(stages, run)
+    else:
+        found = run.kept(make)["found"]
+        run.file.with_suffix(".checkpoint").unlink(missing_ok=True)
+    run.told.append({"stage": run.stage, **found})
+    return found
+
+
 def default_cache() -> Path:
     """Where precomputed artefacts are kept: `TASTEMAKER_CACHE`, or the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -79,64 +111,139 @@ def default_cache() -> Path:
 
 def fit(
     system: str | type,
-    data: Dataset,
+    data: Dataset | Split,
     config: Mapping[str, Any] | Any = None,
     *,
     seed: int = 0,
+    transforms: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
+    judge: Judge | None = None,
+    refit: bool = False,
     run: str | Path | None = None,
     cache: str | Path | None = None,
     histories: bool = True,
+    hardware: Hardware | None = None,
+    seconds: float | None = None,
+    checkpoint_seconds: float = 60.0,
+    loggers: Sequence[Logger] = (),
 ) -> Bundle:
-    """Train a system on `data` and return it as a bundle, ready to answer, be evaluated and be saved.
+    """Train a system and return it as a bundle, ready to answer, be evaluated and be saved.
+
+    A system whose training is stopped by a validation figure is judged on the valid part of the split it is given.
+    Given a dataset, or a split without such a part, it holds some of the training events back and is judged on them.
 
     Args:
         system: a name (see `tastemaker systems`) or a class declared with `@system`.
-        data: what it learns from, all of it: pass `split.train` where something is held out.
+        data: a split, of which it learns from the training part alone; or a dataset, of which it learns from all.
         config: settings by name; what is not given keeps its default.
         seed: every random stream of the run derives from it.
-        run: a folder for stages that are done; a run stopped half-way goes on there.
+        transforms: names of transforms of training, in the order they are applied, perhaps with settings.
+        judge: decides in the place of the ranking protocol how good the system is in the course of training.
+        refit: where events were held back, train again on all of them for as many epochs as were found best.
+        run: a folder for finished stages and checkpoints; a run stopped half-way goes on there.
         cache: where precomputed artefacts are kept; default: the user's cache folder.
         histories: keep the users' histories in the bundle, so that it answers for them by id.
+        hardware: device, precision, compilation; default: the accelerator, where there is one.
+        seconds: training by gradients stops when so many have passed, with the best weights so far.
+        checkpoint_seconds: how often a training under way is saved in `run`.
+        loggers: are told what happens in training.
 
     Raises:
         CapabilityError: the data lacks what the system learns from.
         ConfigError: a setting is unknown or out of range.
+        Diverged: a loss was no number, or grew without bound.
     """
     info = find(system) if isinstance(system, str) else info_of(system)
-    if missing := info.missing_from(data):
+    learnt = data.train if isinstance(data, Split) else data
+    if missing := info.missing_from(learnt):
         raise CapabilityError(
-            f"{info.name} learns from {', '.join(sorted(missing))}, which {data.name} does not carry",
+            f"{info.name} learns from {', '.join(sorted(missing))}, which {learnt.name} does not carry",
             hint="`tastemaker systems --for DATA` lists the systems a dataset can train",
         )
     settings = make_config(info.config, config, of=info.name)
-    folder = None if run is None else _open_run(Path(run), info, settings, seed, data)
-    running = Run(seed, folder, default_cache() if cache is None else Path(cache))
-    built = info.cls(settings, data.schema)
+    changes = _transforms(transforms)
+    folder = None if run is None else Path(run)
+    if folder is not None:
+        asked = {name: config_to_json(change.config) for name, change in changes.items()}
+        _claim(folder, info, settings, seed, data, asked, refit)
+        loggers = [JsonLines(folder / "log.jsonl"), *loggers]
+    running = Run(
+        seed,
+        name=info.name,
+        folder=folder,
+        cache=default_cache() if cache is None else Path(cache),
+        judge=judge or _judge_of(data, seed),
+        hardware=hardware or Hardware(),
+        deadline=None if seconds is None else time.monotonic() + seconds,
+        checkpoint_seconds=checkpoint_seconds,
+        loggers=loggers,
+    )
+    judged_on = "valid part" if running.judge is not None else None
     with metered() as cost:
-        _drive(built.program(data), running, info.name)
+        try:
+            built = _learn(info, settings, learnt, changes, running)
+        except NeedsJudge:
+            judged_on = "events held back from training"
+            inner = holdout(learnt, seed=seed)
+            running = replace(running, judge=Ranking.of(inner.cases("valid"), seed), stage=0, told=[])
+            built = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
+            if refit:
+                fixed = {told["stage"]: told["best_epoch"] for told in running.told}
+                again = None if folder is None else folder / "refit"
+                running = replace(running, folder=again, fixed=fixed, stage=0, told=[*running.told])
+                built = _learn(info, settings, learnt, changes, running)
     return Bundle(
         system=built,
         info=info,
         config=settings,
-        schema=data.schema,
-        users=data.user_ids,
-        catalogue=data.items,
-        histories=histories_of(data) if histories else None,
+        schema=learnt.schema,
+        users=learnt.user_ids,
+        catalogue=learnt.items,
+        histories=histories_of(learnt) if histories else None,
         about={
-            "data": {"name": data.name, "fingerprint": data.fingerprint, "events": data.n_events},
+            "data": {"name": learnt.name, "fingerprint": learnt.fingerprint, "events": learnt.n_events},
             "seed": seed,
             "facts": dict(built.facts()) if isinstance(built, Tells) else {},
             "fit": {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
+            **({"transforms": {n: config_to_json(c.config) for n, c in changes.items()}} if changes else {}),
+            **({"training": running.told, "judged_on": judged_on} if running.told else {}),
         },
     )
 
 
-def _drive(program: Program, run: Run, name: str) -> None:
+def _learn(
+    info: SystemInfo,
+    settings: Any,
+    data: Dataset,
+    changes: Mapping[str, Any],
+    run: Run,
+    schema: Schema | None = None,
+) -> Any:
+    """A new system, taught by its program, which transforms may have changed."""
+    built = run.system = _built(info, settings, schema or data.schema, run.seed)
+    program = built.program(data)
+    for change in changes.values():
+        program = change(built, program, data)
+    _drive(program, run)
+    return built
+
+
+def _built(info: SystemInfo, settings: Any, schema: Schema, seed: int) -> Any:
+    """A new system; what its constructor draws comes from the seed, and leaves the global streams alone."""
+    if "torch" not in sys.modules:
+        return info.cls(settings, schema)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "parameters").integers(2**63)))
+        return info.cls(settings, schema)
+
+
+def _drive(program: Program, run: Run) -> None:
     """Run a program to its end. Steps that share a label share a progress bar; other stages draw their own."""
     sent: Any = None
     drawn: str | None = None
     with ExitStack() as bar:
-        advance: Advance = _nothing
+        advance: Advance | None = None
         while True:
             try:
                 stage = program.send(sent)
@@ -146,20 +253,30 @@ def _drive(program: Program, run: Run, name: str) -> None:
             if label != drawn:
                 bar.close()
                 drawn = label
-                opened = None if label is None else progress(f"{name}: {label}", getattr(stage, "of", None))
-                advance = _nothing if opened is None else bar.enter_context(opened)
+                opened = None if label is None else progress(f"{run.name}: {label}", getattr(stage, "of", None))
+                advance = None if opened is None else bar.enter_context(opened)
             sent = run_stage(stage, run)
             run.stage += 1
-            advance(1)
+            if advance is not None:
+                advance(1)
 
 
-def _nothing(amount: float) -> None:
-    """Where there is no bar."""
+def _judge_of(data: Dataset | Split, seed: int) -> Judge | None:
+    """The valid part of a split, as a judge."""
+    return Ranking.of(data.cases("valid"), seed) if isinstance(data, Split) and data.sizes["valid"] else None
 
 
-def _open_run(folder: Path, info: SystemInfo, config: Any, seed: int, data: Dataset) -> Path:
+def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str]) -> dict[str, Any]:
+    """Transforms by name, built from their settings."""
+    given = wanted if isinstance(wanted, Mapping) else {name: {} for name in wanted}
+    found = {name: TRANSFORMS.find(name) for name in given}
+    return {name: info.cls(make_config(info.config, given[name], of=name)) for name, info in found.items()}
+
+
+def _claim(folder: Path, info: SystemInfo, config: Any, seed: int, data: Dataset | Split, *more: Any) -> None:
     """A run folder belongs to one system, config, seed and dataset; another one's is refused."""
-    identity = content_key(info.name, info.version, config_to_json(config), seed, data)
+    parts = [data.part, data.data] if isinstance(data, Split) else [data]
+    identity = content_key(info.name, info.version, config_to_json(config), seed, parts, *more)
     file = folder / "run.key"
     if file.is_file() and file.read_text() != identity:
         raise UsageError(
@@ -169,4 +286,3 @@ def _open_run(folder: Path, info: SystemInfo, config: Any, seed: int, data: Data
     if not file.is_file():
         with replace_file(file) as fresh:
             fresh.write_text(identity)
-    return folder

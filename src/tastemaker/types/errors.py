@@ -61,6 +61,12 @@ class CapabilityError(TastemakerError):
     exit_code = 7
 
 
+class Diverged(TastemakerError):
+    """Training broke down: a loss was no number, or grew without bound."""
+
+    exit_code = 8
+
+
 @dataclass(frozen=True)
 class Problem:
     """One fault in the input: where it stands and what is wrong with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,26 @@ class Cost:
 def metered() -> Iterator[Cost]:
     """Measure the block. The peak is the block's own where the system lets it be reset, else the process's."""
     cost = Cost()
+    _note_peak()
     _reset_peak()
+    _open.append(cost)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         yield cost
     finally:
         cost.seconds = time.perf_counter() - wall
         cost.cpu_seconds = time.process_time() - cpu
-        cost.peak_mb = peak_memory_mb()
+        _note_peak()
+        _open.remove(cost)
+
+
+_open: list[Cost] = []  # blocks being measured, outermost first: an inner one's reset must not hide their peaks
+
+
+def _note_peak() -> None:
+    peak = peak_memory_mb() if _open else 0.0
+    for cost in _open:
+        cost.peak_mb = max(cost.peak_mb, peak)
 
 
 def _reset_peak() -> None:
@@ -74,6 +88,11 @@ def available_memory_mb() -> float:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and versions, for provenance; no name of the machine."""
+    return copy.deepcopy(_machine())
+
+
+@cache
+def _machine() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     model = platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Defences as transforms of training: one file is one transform."""

@@ -1,0 +1,112 @@
+"""One training run: where its artefacts lie, the streams it draws from, who judges it, who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tastemaker.contracts import Logger
+from tastemaker.evaluate import evaluate
+from tastemaker.train.codec import recall, store
+from tastemaker.types import Cases, UsageError, generator
+
+JUDGED = 10_000  # validation cases that are asked; more would cost a fast system longer than an epoch
+PRECISIONS = ("fp32", "bf16")
+
+
+class NeedsJudge(Exception):
+    """A stage is to stop by validation figures, and nobody is there to give them."""
+
+
+class Judge(Protocol):
+    """Says how good a system is as it stands, higher is better: any evaluation protocol."""
+
+    def __call__(self, system: Any, metric: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Judges by the ranking protocol over the full catalogue, on at most `JUDGED` of the cases."""
+
+    cases: Cases
+
+    def __call__(self, system: Any, metric: str) -> float:
+        return evaluate(system, self.cases, metrics=[metric]).value(metric)
+
+    @classmethod
+    def of(cls, cases: Cases, seed: int = 0) -> Ranking:
+        if len(cases) > JUDGED:
+            picked = generator(seed, "judged").choice(len(cases), JUDGED, replace=False)
+            picked.sort()
+            cases = cases.take(picked)
+        if not len(cases):
+            raise UsageError("the validation part has no cases, so training cannot be stopped by it")
+        return cls(cases)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """On what, and how, gradients are computed.
+
+    device: "auto" (the accelerator, where there is one), "cpu", "cuda", "cuda:1", "mps"
+    precision: "fp32", or "bf16" for mixed precision; slow on processors without such units
+    compile: let torch compile the loss; pays on accelerators
+    """
+
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+
+@dataclass(eq=False)
+class Run:
+    """What stages are run with.
+
+    folder: where finished stages and checkpoints are kept; None: nowhere
+    cache: where precomputed artefacts are kept; None: nowhere
+    judge: decides when training has gone far enough; None: nobody can
+    fixed: epochs to train for, by the number of the stage, where that is known already
+    deadline: `time.monotonic()` after which training stops where it is
+    checkpoint_seconds: how often a training stage is saved
+    told: what training stages found, in their order
+    stage: number of the stage that is under way
+    """
+
+    seed: int
+    system: Any = None
+    name: str = ""
+    folder: Path | None = None
+    cache: Path | None = None
+    judge: Judge | None = None
+    fixed: Mapping[int, int] = field(default_factory=dict)
+    hardware: Hardware = Hardware()
+    deadline: float | None = None
+    checkpoint_seconds: float = 60.0
+    loggers: Sequence[Logger] = ()
+    told: list[dict[str, Any]] = field(default_factory=list)
+    stage: int = 0
+
+    @property
+    def file(self) -> Path | None:
+        """Where the value of this stage is kept."""
+        return None if self.folder is None else self.folder / "stages" / f"{self.stage:04d}.safetensors"
+
+    def kept(self, make: Callable[[], Any]) -> Any:
+        """The value of this stage: as stored by an earlier run, else made now and stored."""
+        if self.file is None:
+            return make()
+        if self.file.is_file():
+            return recall(self.file)
+        value = make()
+        store(value, self.file)
+        return value
+
+    def log(self, event: str, **facts: Any) -> None:
+        for logger in self.loggers:
+            logger.log({"event": event, "system": self.name, "stage": self.stage, **facts})

@@ -1,0 +1,1 @@
+"""Transforms of training: one file is one transform."""
