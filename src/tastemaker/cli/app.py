@@ -9,7 +9,7 @@ from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
 from tastemaker.cli.doctor import doctor
 from tastemaker.cli.recipe import app as recipe_app
-from tastemaker.cli.work import compare, evaluate, fit, recommend, systems
+from tastemaker.cli.work import compare, evaluate, fit, recommend, systems, transforms
 
 app = typer.Typer(
     name="tastemaker",
@@ -34,6 +34,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 app.command()(demo)
 app.add_typer(data_app, name="data")
 app.command()(systems)
+app.command()(transforms)
 app.command()(fit)
 app.command()(evaluate)
 app.command()(compare)

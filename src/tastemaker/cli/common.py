@@ -74,6 +74,21 @@ def parse_settings(pairs: Iterable[str] | None) -> dict[str, Any]:
     return given
 
 
+def split_settings(
+    given: Mapping[str, Any], transforms: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings of the system, and of each transform: those are written with its name before them, as apr.epsilon."""
+    of_transforms: dict[str, dict[str, Any]] = {name: {} for name in transforms}
+    of_system: dict[str, Any] = {}
+    for name, value in given.items():
+        owner, dot, inner = name.partition(".")
+        if dot and owner in of_transforms:
+            of_transforms[owner][inner] = value
+        else:
+            of_system[name] = value
+    return of_system, of_transforms
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on the error stream, so that output stays clean."""
     from rich.console import Console

@@ -41,6 +41,9 @@ def run(
     tier: Annotated[str, typer.Option(help="Run systems up to this tier: ci, cpu, full.")] = "cpu",
     results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
     folder: Annotated[Path | None, typer.Option(help="Folder that holds the dataset's files.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints: a recipe that was stopped goes on there.")
+    ] = None,
     where: Where = None,
     json: Json = False,
 ) -> None:
@@ -54,7 +57,7 @@ def run(
     upto = list(lab.TIERS)[: list(lab.TIERS).index(tier) + 1]
     for name in names:
         payload = lab.run(
-            lab.named(name, where), only=system, tiers=upto, results=results, data_folder=folder, tell=note
+            lab.named(name, where), only=system, tiers=upto, results=results, data_folder=folder, runs=runs, tell=note
         )
         if json:
             as_json(payload)

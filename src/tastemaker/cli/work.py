@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from tastemaker.cli.common import (
     open_split,
     parse_settings,
     show,
+    split_settings,
     table,
 )
 
@@ -91,26 +92,76 @@ def systems(
                 )
 
 
+def transforms(json: Json = False) -> None:
+    """List the transforms of training: what `tastemaker fit SYSTEM DATA --with NAME` can add to a system."""
+    from tastemaker.contracts import TRANSFORMS
+    from tastemaker.types import settings as settings_of
+
+    found = [TRANSFORMS.find(name) for name in TRANSFORMS.names()]
+    if json:
+        as_json([{"name": i.name, "title": i.title, "paper": i.paper} for i in found])
+        return
+    show(table([{"transform": i.name, "what it is": i.title, "paper": i.paper} for i in found]))
+    for i in found:
+        rows = [
+            {"setting": f"{i.name}.{n}", "default": d, "what it does": s.doc}
+            for n, (d, s) in settings_of(i.config).items()
+        ]
+        show(table(rows, title=i.name))
+
+
 def fit(
     system: Annotated[str, typer.Argument(help="A name from `tastemaker systems`.")],
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
     set_: Settings = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Learn from the training part of this split only.")
+        str | None,
+        typer.Option("--split", help="Learn from the training part of this split; its valid part says when to stop."),
     ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A transform of training by name (see `tastemaker transforms`); repeat for more."),
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option(help="Where events are held back to stop by, train again on all for the epochs found best.")
+    ] = True,
     seed: Seed = 0,
-    run: Annotated[Path | None, typer.Option(help="Folder in which a stopped run is kept and goes on.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints: a run that was stopped goes on there.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for mixed precision.")] = "fp32",
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the loss; pays on accelerators.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop training by gradients after so many seconds.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say every epoch in a line.")] = False,
     histories: Annotated[bool, typer.Option(help="Store users' histories, to answer for them by id.")] = True,
     json: Json = False,
 ) -> None:
-    """Train a system on a dataset and save the bundle."""
+    """Train a system on a dataset and save the bundle. Under `torchrun`, several processes train it together."""
+    from tastemaker.train import Hardware, Terminal
     from tastemaker.train import fit as train
+    from tastemaker.train.run import is_first_process
 
-    opened = open_data(data)
+    opened: Any = open_data(data)
     if split is not None:
-        opened = open_split(opened, split, folder=data, seed=seed).train
-    bundle = train(system, opened, parse_settings(set_), seed=seed, run=run, histories=histories)
+        opened = open_split(opened, split, folder=data, seed=seed)
+    settings, changes = split_settings(parse_settings(set_), with_ or [])
+    bundle = train(
+        system,
+        opened,
+        settings,
+        seed=seed,
+        transforms=changes,
+        refit=refit,
+        run=run,
+        histories=histories,
+        hardware=Hardware(device, precision, compile_),  # type: ignore[arg-type]
+        seconds=seconds,
+        loggers=[Terminal(note)] if verbose else (),
+    )
+    if not is_first_process():
+        return
     bundle.save(out)
     cost = bundle.about["fit"]
     if json:

@@ -22,7 +22,7 @@ def compare_systems(
     tell: Callable[[str], None] | None = None,
     keep: Callable[[Bundle, Report], None] | None = None,
 ) -> Comparison:
-    """Fit each system with each seed on `split.train`, evaluate it on `part`, and compare the reports.
+    """Fit each system with each seed on the split's training part, evaluate it on `part`, and compare the reports.
 
     A system that cannot be fitted here (memory, missing columns) is told of through `tell` and left out.
     `keep` is called with every bundle and its report, before the bundle is let go.
@@ -33,7 +33,7 @@ def compare_systems(
     with progress("compare", len(jobs)) as advance:
         for name, seed in jobs:
             try:
-                bundle = fit(name, split.train, (configs or {}).get(name), seed=seed, histories=False)
+                bundle = fit(name, split, (configs or {}).get(name), seed=seed, histories=False)
             except TastemakerError as error:
                 if tell is None:
                     raise

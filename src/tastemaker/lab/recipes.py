@@ -38,13 +38,18 @@ TIERS: dict[Tier, str] = {"ci": "up to 60 s", "cpu": "up to 90 minutes on 2 core
 
 
 class Entry(BaseModel):
-    """One system of a recipe: its settings, and the figures that were published for it."""
+    """One system of a recipe: its settings, and the figures that were published for it.
+
+    refit: where the split has no valid part and training is stopped by events held back, train again on all of them
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     label: str | None = None
     tier: Tier = "cpu"
     config: dict[str, Any] = {}
+    transforms: dict[str, dict[str, Any]] = {}
+    refit: bool = True
     seeds: list[int] = [0]
     published: dict[str, float] = {}
     source: str | None = None
@@ -127,11 +132,13 @@ def run(
     tiers: Sequence[Tier] = ("ci", "cpu"),
     results: Path = Path("results"),
     data_folder: str | Path | None = None,
+    runs: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run the chosen systems of a recipe and write `results/<recipe>.json`; other systems' results stay.
 
-    Every finished system is written at once, so a run that is stopped loses at most the one it was at.
+    Every finished system is written at once, so a run that is stopped loses at most the one it was at; nor much of
+    that one where `runs` names a folder for checkpoints.
     """
     keys = [entry.key for entry in recipe.systems]
     if only and (unknown := set(only) - set(keys)):
@@ -148,11 +155,12 @@ def run(
     payload = {**about, "systems": stored.get("systems", {}) if same else {}}
     with progress(recipe.name, sum(len(e.seeds) for e in entries)) as advance:
         for entry in entries:
-            runs = []
+            done = []
             for seed in entry.seeds:
-                runs.append(_run_one(recipe, entry, parts, seed))
+                kept = None if runs is None else runs / recipe.name / _slug(entry.key) / str(seed)
+                done.append(_run_one(recipe, entry, parts, seed, kept))
                 advance(1)
-            payload["systems"][entry.key] = _result(entry, runs)
+            payload["systems"][entry.key] = _result(entry, done)
             payload["systems"] = {key: payload["systems"][key] for key in keys if key in payload["systems"]}
             with replace_file(path) as fresh:
                 fresh.write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -160,8 +168,9 @@ def run(
     return payload
 
 
-def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int) -> dict[str, Any]:
-    bundle = fit(entry.name, parts.train, entry.config, seed=seed, histories=False)
+def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | None) -> dict[str, Any]:
+    how: dict[str, Any] = {"seed": seed, "histories": False, "run": run}
+    bundle = fit(entry.name, parts, entry.config, transforms=entry.transforms, refit=entry.refit, **how)
     with metered() as cost:
         report = evaluate(bundle, parts, part=recipe.part, ks=tuple(recipe.ks), metrics=list(recipe.metrics))
     made = bundle.about["fit"]
@@ -175,7 +184,18 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int) -> dict[str,
         "evaluate_seconds": round(cost.seconds, 2),
         "evaluate_peak_mb": round(cost.peak_mb),
         "facts": bundle.about.get("facts", {}),
+        **({"training": list(map(_trained, trainings))} if (trainings := bundle.about.get("training")) else {}),
+        **({"judged_on": judged} if (judged := bundle.about.get("judged_on")) else {}),
     }
+
+
+def _trained(told: dict[str, Any]) -> dict[str, Any]:
+    """What a training stage found; of its course, a point here and there."""
+    course = told["evaluations"]
+    every = max(1, len(course) // 20)
+    kept = [row for n, row in enumerate(course, 1) if n % every == 0 or row["epoch"] in (1, 2, 5, 10)]
+    rounded = [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in kept]
+    return {**{name: value for name, value in told.items() if name != "evaluations"}, "course": rounded}
 
 
 def _result(entry: Entry, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,6 +206,7 @@ def _result(entry: Entry, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "version": info.version,
         "tier": entry.tier,
         "config": config_to_json(make_config(info.config, entry.config)),
+        **({"transforms": entry.transforms} if entry.transforms else {}),
         "metrics": {name: round(sum(r["metrics"][name] for r in runs) / len(runs), 5) for name in names},
         "published": entry.published,
         "source": entry.source,
@@ -220,6 +241,10 @@ def _about(recipe: Recipe, parts: Split) -> dict[str, Any]:
         "part": recipe.part,
         "protocol": "full catalogue, items seen in training and validation left out",
     }
+
+
+def _slug(key: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in key)
 
 
 def _line(entry: Entry, result: dict[str, Any]) -> str:

@@ -17,21 +17,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tastemaker.contracts import SystemInfo, find
-from tastemaker.data import split, synthetic
 from tastemaker.evaluate import evaluate
-from tastemaker.train import Bundle, fit
+from tastemaker.testing import trained
+from tastemaker.testing.blocks import blocks, share_of_own_block
+from tastemaker.testing.subject import K, Subject, subject
+from tastemaker.train import Bundle
 from tastemaker.train.bundle import export_state, restore_state
 from tastemaker.types import (
     BundleError,
-    Cases,
     Columns,
     ConfigError,
     Dataset,
@@ -39,53 +37,12 @@ from tastemaker.types import (
     Jagged,
     Requests,
     Slates,
-    Split,
     TastemakerError,
     config_to_json,
     make_config,
     request_seeds,
     settings,
 )
-
-K = 10
-SMALL = {"dim": 32, "epochs": 20, "every": 5, "max_len": 20, "batch_size": 256, "lr": 0.01}
-"""Settings that trained systems share by name, at sizes for which seconds are enough."""
-
-
-@dataclass(eq=False)
-class Subject:
-    """A system under test, fitted once on a small world with known truth."""
-
-    info: SystemInfo
-    config: Mapping[str, Any]
-    data: Dataset
-    parts: Split
-
-    @cached_property
-    def bundle(self) -> Bundle:
-        return fit(self.info.cls, self.parts.train, self.config, seed=7)
-
-    @cached_property
-    def cases(self) -> Cases:
-        return self.parts.cases("test")
-
-    def requests(self, n: int = 40) -> Requests:
-        """Requests for the first `n` users with held-out events, each with a stream of its own."""
-        picked = self.cases.requests.take(slice(0, n))
-        return picked.with_(seeds=request_seeds(picked.n, 11))
-
-    def answer(self, requests: Requests, k: int = K) -> Slates:
-        slates = self.bundle.retriever.retrieve(requests, k)
-        assert isinstance(slates, Slates)
-        return slates
-
-
-def subject(name: str, config: Mapping[str, Any] | None = None, *, data: Dataset | None = None) -> Subject:
-    """The system `name` on the synthetic dataset, or on a dataset of your own; made small, where settings allow."""
-    data = synthetic(300, n_items=200, seed=3) if data is None else data
-    info = find(name)
-    small = {setting: value for setting, value in SMALL.items() if setting in settings(info.config)}
-    return Subject(info, {**small, **(config or {})}, data, split(data, "ratio:0.8,0,0.2", seed=5))
 
 
 def check_declaration(s: Subject) -> None:
@@ -112,9 +69,7 @@ def check_unknown_setting(s: Subject) -> None:
 def check_constructor(s: Subject) -> None:
     """The constructor takes config and schema alone, and leaves global random state alone."""
     s.info.cls(make_config(s.info.config, s.config), s.parts.train.schema)
-    before = _global_streams()
-    _ = Subject(s.info, s.config, s.data, s.parts).bundle
-    assert before == _global_streams(), "training drew from a global stream of random numbers"
+    assert s.again[1], "training drew from a global stream of random numbers"
 
 
 def check_lists(s: Subject) -> None:
@@ -180,7 +135,7 @@ def check_short_lists(s: Subject) -> None:
 
 def check_deterministic(s: Subject) -> None:
     """Same data, settings and seed: the same state to the bit, and the same answers."""
-    again = fit(s.info.cls, s.parts.train, s.config, seed=7)
+    again, _ = s.again
     ours, theirs = export_state(s.bundle.system), export_state(again.system)
     assert set(ours) == set(theirs)
     for name in ours:
@@ -225,6 +180,18 @@ def check_planted_structure(s: Subject) -> None:
     chance = K / s.bundle.schema.n_items
     found = report.value(f"recall@{K}")
     assert found > 1.5 * chance, f"recall@{K} {found:.3f} is no better than chance ({chance:.3f})"
+
+
+def check_blocks(s: Subject) -> None:
+    """Where users keep to a block of items, all as popular, recommendations come from the user's own block."""
+    data = blocks()
+    if not s.info.needs & {"users", "history"} or s.info.missing_from(data):
+        return  # the same for everybody, or it learns from more than the blocks have
+    other = subject(s.info.name, s.config, data=data)
+    requests = other.cases.requests
+    assert requests.users is not None
+    share = share_of_own_block(data, other.answer(requests), requests.users)
+    assert share > 0.8, f"{share:.0%} of what is recommended lies in the user's own block, a quarter would by chance"
 
 
 def check_round_trip(s: Subject) -> None:
@@ -272,7 +239,9 @@ def check_extend(s: Subject) -> None:
 
 Check = Callable[[Subject], None]
 CHECKS: dict[str, Check] = {
-    name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
+    name.removeprefix("check_"): function
+    for name, function in [*globals().items(), *vars(trained).items()]
+    if name.startswith("check_")
 }
 
 
@@ -323,11 +292,6 @@ for folder in sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir()):
     got = Bundle.load(folder).recommend(asked, k=int(sys.argv[2]))
     assert got.equals(pl.read_parquet(folder.with_suffix(".parquet"))), f"{folder.name} answers differently"
 """
-
-
-def _global_streams() -> tuple[str, bytes]:
-    drawn = sys.modules["torch"].random.get_rng_state().numpy().tobytes() if "torch" in sys.modules else b""
-    return str(np.random.get_state()), drawn  # noqa: NPY002 - the global state is what is looked at
 
 
 def _alike(left: Slates, right: Slates, otherwise: str) -> None:

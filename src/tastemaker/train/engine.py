@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
@@ -31,7 +31,7 @@ from tastemaker.data import holdout
 from tastemaker.train.bundle import Bundle, histories_of, restore_weights
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.train.loggers import JsonLines
-from tastemaker.train.run import Hardware, Judge, NeedsJudge, Ranking, Run
+from tastemaker.train.run import Hardware, Judge, NeedsJudge, Ranking, Run, is_first_process
 from tastemaker.types import (
     CapabilityError,
     Dataset,
@@ -42,6 +42,7 @@ from tastemaker.types import (
     generator,
     make_config,
     progress,
+    quiet,
     replace_file,
 )
 from tastemaker.types.meter import metered
@@ -117,7 +118,7 @@ def fit(
     seed: int = 0,
     transforms: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
     judge: Judge | None = None,
-    refit: bool = False,
+    refit: bool = True,
     run: str | Path | None = None,
     cache: str | Path | None = None,
     histories: bool = True,
@@ -178,21 +179,21 @@ def fit(
         loggers=loggers,
     )
     judged_on = "valid part" if running.judge is not None else None
-    with metered() as cost:
+    with metered() as cost, nullcontext() if is_first_process() else quiet():
         try:
-            built = _learn(info, settings, learnt, changes, running)
+            taught = _learn(info, settings, learnt, changes, running)
         except NeedsJudge:
             judged_on = "events held back from training"
             inner = holdout(learnt, seed=seed)
             running = replace(running, judge=Ranking.of(inner.cases("valid"), seed), stage=0, told=[])
-            built = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
+            taught = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
             if refit:
                 fixed = {told["stage"]: told["best_epoch"] for told in running.told}
                 again = None if folder is None else folder / "refit"
                 running = replace(running, folder=again, fixed=fixed, stage=0, told=[*running.told])
-                built = _learn(info, settings, learnt, changes, running)
+                taught = _learn(info, settings, learnt, changes, running)
     return Bundle(
-        system=built,
+        system=taught,
         info=info,
         config=settings,
         schema=learnt.schema,
@@ -202,7 +203,7 @@ def fit(
         about={
             "data": {"name": learnt.name, "fingerprint": learnt.fingerprint, "events": learnt.n_events},
             "seed": seed,
-            "facts": dict(built.facts()) if isinstance(built, Tells) else {},
+            "facts": dict(taught.facts()) if isinstance(taught, Tells) else {},
             "fit": {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
             **({"transforms": {n: config_to_json(c.config) for n, c in changes.items()}} if changes else {}),
             **({"training": running.told, "judged_on": judged_on} if running.told else {}),
@@ -219,15 +220,15 @@ def _learn(
     schema: Schema | None = None,
 ) -> Any:
     """A new system, taught by its program, which transforms may have changed."""
-    built = run.system = _built(info, settings, schema or data.schema, run.seed)
-    program = built.program(data)
+    system = run.system = built(info, settings, schema or data.schema, run.seed)
+    program = system.program(data)
     for change in changes.values():
-        program = change(built, program, data)
+        program = change(system, program, data)
     _drive(program, run)
-    return built
+    return system
 
 
-def _built(info: SystemInfo, settings: Any, schema: Schema, seed: int) -> Any:
+def built(info: SystemInfo, settings: Any, schema: Schema, seed: int) -> Any:
     """A new system; what its constructor draws comes from the seed, and leaves the global streams alone."""
     if "torch" not in sys.modules:
         return info.cls(settings, schema)

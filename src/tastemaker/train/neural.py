@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
@@ -44,7 +44,7 @@ def train(stages: Sequence[Train], run: Run) -> dict[str, Any]:
     Returns what was found: epochs, steps, best_epoch, metric, best, seconds, examples_per_second, waiting_share,
     parameters, device, and "evaluations": [{"epoch", "loss", metric}].
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         return Loop(stages, run).go()
 
 
@@ -243,7 +243,7 @@ class Loop:
     def _step(self, part: Part, batches: Sequence[Batch]) -> Tensor:
         """One update from the mean of all rows of these batches, over all processes. Returns their mean loss."""
         stream = int(mix(part.steps, self.run.seed + 7919 * self.run.stage + 104729 * self.turn))
-        torch.manual_seed((stream + self.group.rank) % 2**63)
+        self._seed((stream + self.group.rank) % 2**63)
         part.set_rate()
         for optimiser in part.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -254,7 +254,8 @@ class Loop:
                 losses = part.rows(tensors(self.group.share(batch), self.device))
             rows += losses.numel()
             summed = losses.sum()
-            (losses.mean() if len(batches) == self.group.size == 1 else summed).backward()
+            whole = losses.mean() if len(batches) == self.group.size == 1 else summed
+            torch.autograd.backward(whole)
             total = total + summed.detach()
         if len(batches) > 1 or self.group.size > 1:
             n = self.group.sum_gradients(part.parameters, rows)
@@ -273,6 +274,14 @@ class Loop:
             part.stage.after_step(part.steps)
         part.steps += 1
         return loss
+
+    def _seed(self, seed: int) -> None:
+        """Start the streams that dropout and noise draw from. (torch.manual_seed would ask every kind of device.)"""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def _precision(self) -> Any:
         return (
@@ -396,7 +405,7 @@ class Loop:
             self.run.log(event, **facts)
 
 
-def ahead(feed: Feed, epoch: int, first: int) -> Iterator[Batch]:
+def ahead(feed: Feed, epoch: int, first: int) -> Generator[Batch, None, None]:
     """An epoch's batches from number `first` on, made in a thread of their own while the last ones are used."""
     if feed.live:
         yield from (feed.batch(epoch, number) for number in range(first, len(feed)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,11 @@ from tastemaker.types import Cases, UsageError, generator
 
 JUDGED = 10_000  # validation cases that are asked; more would cost a fast system longer than an epoch
 PRECISIONS = ("fp32", "bf16")
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the one of several that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class NeedsJudge(Exception):
