@@ -23,6 +23,18 @@ def test_the_readme_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert failed == 0 and tried >= 8
 
 
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if ">>> " in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, page.name, 0)
+    failed, tried = doctest.DocTestRunner().run(examples)
+    assert failed == 0 and tried
+
+
 def test_the_example_system_of_contributing(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 

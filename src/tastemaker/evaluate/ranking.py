@@ -114,7 +114,12 @@ def evaluate(
     statistics = statistics or Statistics(seed=seed)
 
     with metered() as cost:
-        popularity = Popularity.of(train) if train is not None else None
+        asked = (
+            {METRICS[metric].needs for metric in wanted}
+            | set(slices or ())
+            | ({"popularity"} if metrics is None else set())
+        )
+        popularity = Popularity.of(train) if train is not None and "popularity" in asked else None
         n_items = train.n_items if train is not None else subject.catalogue(cases)
         tally = Tally({name: ks for name, ks in wanted.items() if name in BEYOND}, n_items, popularity, variety)
         run = _Run(subject, cases, candidates, n_items, seed, budget_mb)

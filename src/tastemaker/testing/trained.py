@@ -42,7 +42,7 @@ def watch(s: Subject, steps: int = 10**9) -> Watched | None:
 
     seen = Watched()
     inner = holdout(s.parts.train, seed=SEED)
-    run = Run(SEED, name=s.info.name, judge=Ranking.of(inner.cases("valid")))
+    run = Run(SEED, name=s.info.name, judge=Ranking.of(inner))
     system = run.system = built(s.info, make_config(s.info.config, s.config), s.parts.train.schema, SEED)
 
     class WatchedLoop(Loop):

@@ -87,19 +87,17 @@ def _trained(stages: Sequence[Train], run: Run) -> dict[str, Any]:
     """Train, or take up the weights of an earlier run's finished stage; the program is sent what was found."""
     from tastemaker.train.neural import train
 
-    def make() -> dict[str, Any]:
-        found = train(stages, run)
-        return {"found": found, "weights": dict(run.system.state_dict())}
-
     if run.file is not None and run.file.is_file():
         kept = recall(run.file)
         restore_weights(run.system, kept["weights"])
         found: dict[str, Any] = kept["found"]
-    elif run.file is None:
-        found = train(stages, run)
     else:
-        found = run.kept(make)["found"]
-        run.file.with_suffix(".checkpoint").unlink(missing_ok=True)
+        found = train(stages, run)
+        if found["stopped"] == "out of time":
+            run.folder = None  # it goes on from its checkpoint when there is more time: what follows is not kept
+        elif run.file is not None:
+            store({"found": found, "weights": dict(run.system.state_dict())}, run.file)
+            run.file.with_suffix(".checkpoint").unlink(missing_ok=True)
     run.told.append({"stage": run.stage, **found})
     return found
 
@@ -119,6 +117,7 @@ def fit(
     transforms: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
     judge: Judge | None = None,
     refit: bool = True,
+    epochs: Mapping[int, int] | None = None,
     run: str | Path | None = None,
     cache: str | Path | None = None,
     histories: bool = True,
@@ -139,8 +138,10 @@ def fit(
         seed: every random stream of the run derives from it.
         transforms: names of transforms of training, in the order they are applied, perhaps with settings.
         judge: decides in the place of the ranking protocol how good the system is in the course of training.
-        refit: where events were held back, train again on all of them for as many epochs as were found best.
-        run: a folder for finished stages and checkpoints; a run stopped half-way goes on there.
+        refit: where events were held back, train again on all of them for as many epochs as were found best; left
+            out where `seconds` would not suffice for it.
+        epochs: for how long to train, by the number of the stage, where that is known already: nothing is judged.
+        run: a folder for finished stages and checkpoints; a run stopped half-way, or by `seconds`, goes on there.
         cache: where precomputed artefacts are kept; default: the user's cache folder.
         histories: keep the users' histories in the bundle, so that it answers for them by id.
         hardware: device, precision, compilation; default: the accelerator, where there is one.
@@ -165,7 +166,7 @@ def fit(
     folder = None if run is None else Path(run)
     if folder is not None:
         asked = {name: config_to_json(change.config) for name, change in changes.items()}
-        _claim(folder, info, settings, seed, data, asked, refit)
+        _claim(folder, info, settings, seed, data, asked, refit, sorted((epochs or {}).items()))
         loggers = [JsonLines(folder / "log.jsonl"), *loggers]
     running = Run(
         seed,
@@ -173,21 +174,24 @@ def fit(
         folder=folder,
         cache=default_cache() if cache is None else Path(cache),
         judge=judge or _judge_of(data, seed),
+        fixed=dict(epochs or {}),
         hardware=hardware or Hardware(),
         deadline=None if seconds is None else time.monotonic() + seconds,
         checkpoint_seconds=checkpoint_seconds,
         loggers=loggers,
     )
     judged_on = "valid part" if running.judge is not None else None
+    started = time.monotonic()
     with metered() as cost, nullcontext() if is_first_process() else quiet():
         try:
             taught = _learn(info, settings, learnt, changes, running)
         except NeedsJudge:
             judged_on = "events held back from training"
             inner = holdout(learnt, seed=seed)
-            running = replace(running, judge=Ranking.of(inner.cases("valid"), seed), stage=0, told=[])
+            running = replace(running, judge=Ranking.of(inner, seed), stage=0, told=[])
             taught = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
-            if refit:
+            took = time.monotonic() - started
+            if refit and (running.deadline is None or time.monotonic() + took <= running.deadline):
                 fixed = {told["stage"]: told["best_epoch"] for told in running.told}
                 again = None if folder is None else folder / "refit"
                 running = replace(running, folder=again, fixed=fixed, stage=0, told=[*running.told])
@@ -264,7 +268,7 @@ def _drive(program: Program, run: Run) -> None:
 
 def _judge_of(data: Dataset | Split, seed: int) -> Judge | None:
     """The valid part of a split, as a judge."""
-    return Ranking.of(data.cases("valid"), seed) if isinstance(data, Split) and data.sizes["valid"] else None
+    return Ranking.of(data, seed) if isinstance(data, Split) and data.sizes["valid"] else None
 
 
 def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str]) -> dict[str, Any]:

@@ -156,6 +156,8 @@ class Loop:
             while self.epoch < self.most and not self.late and not self._flat():
                 self._epoch()
         self._check()
+        if self.late:
+            self._save()
         weights = self.best_weights or self.average
         if weights:
             self.system.load_state_dict(weights)
@@ -370,8 +372,12 @@ class Loop:
         return None if self.run.file is None else self.run.file.with_suffix(".checkpoint")
 
     def _maybe_save(self) -> None:
+        if time.monotonic() - self.saved >= self.run.checkpoint_seconds:
+            self._save()
+
+    def _save(self) -> None:
         file = self._file()
-        if file is None or not self.group.first or time.monotonic() - self.saved < self.run.checkpoint_seconds:
+        if file is None or not self.group.first:
             return
         self._check()
         store(self._state(), file)

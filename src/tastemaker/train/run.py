@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from tastemaker.contracts import Logger
 from tastemaker.evaluate import evaluate
 from tastemaker.train.codec import recall, store
-from tastemaker.types import Cases, UsageError, generator
+from tastemaker.types import Cases, Dataset, Split, UsageError, generator
 
 JUDGED = 10_000  # validation cases that are asked; more would cost a fast system longer than an epoch
 PRECISIONS = ("fp32", "bf16")
@@ -34,22 +34,25 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Ranking:
-    """Judges by the ranking protocol over the full catalogue, on at most `JUDGED` of the cases."""
+    """Judges by the ranking protocol over the full catalogue of `train`, on at most `JUDGED` of the cases."""
 
     cases: Cases
+    train: Dataset
 
     def __call__(self, system: Any, metric: str) -> float:
-        return evaluate(system, self.cases, metrics=[metric]).value(metric)
+        return evaluate(system, self.cases, train=self.train, metrics=[metric]).value(metric)
 
     @classmethod
-    def of(cls, cases: Cases, seed: int = 0) -> Ranking:
+    def of(cls, split: Split, seed: int = 0) -> Ranking:
+        """The valid part of a split."""
+        cases = split.cases("valid")
         if len(cases) > JUDGED:
             picked = generator(seed, "judged").choice(len(cases), JUDGED, replace=False)
             picked.sort()
             cases = cases.take(picked)
         if not len(cases):
             raise UsageError("the validation part has no cases, so training cannot be stopped by it")
-        return cls(cases)
+        return cls(cases, split.train)
 
 
 @dataclass(frozen=True)
