@@ -51,6 +51,24 @@ def test_systems_lists_and_filters(home: Path) -> None:
     assert "there is no system" not in tastemaker("systems", "zz*", code=2).stdout
 
 
+def test_a_trained_system_with_a_transform(home: Path, tmp_path: Path) -> None:
+    listed = json.loads(tastemaker("transforms", "--json").stdout)
+    assert "apr" in {row["name"] for row in listed}
+    settings = ["--set", "epochs=4", "--set", "dim=8", "--set", "every=2", "--set", "apr.epsilon=0.25"]
+    where = ["--split", "main", "--out", tmp_path / "b", "--run", tmp_path / "run"]
+    done = tastemaker("fit", "bpr-mf", home / "data", *where, "--with", "apr", *settings, "--verbose", "--json")
+    about = json.loads(done.stdout)
+    assert about["transforms"]["apr"]["epsilon"] == 0.25 and about["training"][0]["epochs"] == 4
+    assert "evaluation" in done.stderr and (tmp_path / "run" / "log.jsonl").is_file()
+    again = tastemaker("fit", "bpr-mf", home / "data", *where, "--with", "apr", *settings, "--json")
+    assert json.loads(again.stdout)["training"] == about["training"], "a finished run is not trained again"
+    assert "apr" in tastemaker("fit", "bpr-mf", home / "data", "--out", tmp_path / "c", "--with", "app", code=2).stderr
+    assert (
+        "no device"
+        in tastemaker("fit", "bpr-mf", home / "data", "--out", tmp_path / "c", "--device", "cuda:9", code=2).stderr
+    )
+
+
 def test_fit_evaluate_recommend(home: Path) -> None:
     report = json.loads(tastemaker("evaluate", home / "ease", home / "data", "--split", "main", "--json").stdout)
     assert report
