@@ -9,6 +9,7 @@ from tastemaker.cli.common import Json, as_json, show, table
 EXTRAS = {
     "viz": ("altair", "plots in reports and descriptions"),
     "ann": ("faiss", "approximate search for catalogues of millions"),
+    "ddp": ("accelerate", "training in several processes"),
     "images": ("PIL", "posters of the synthetic catalogue"),
     "stores": ("sqlalchemy", "reading from databases"),
     "interop": ("pandas", "pandas frames in and out"),
@@ -19,7 +20,7 @@ def doctor(json: Json = False) -> None:
     """Check the installation: Python, core packages, extras, compiler cache, memory, a system end to end."""
     import importlib.util
 
-    from tastemaker.contracts import find, names
+    from tastemaker.contracts import SYSTEMS, TRANSFORMS
     from tastemaker.data.synthetic import synthetic
     from tastemaker.train import fit
     from tastemaker.types.meter import available_memory_mb, machine
@@ -38,13 +39,18 @@ def doctor(json: Json = False) -> None:
         add(
             f"extra {extra}", "ok" if there else "absent", use if there else f"{use}: pip install 'tastemaker[{extra}]'"
         )
+    from tastemaker.train.neural import pick_device
+
+    add("device", "ok", f"{pick_device('auto')} trains what learns by gradients")
     broken: list[str] = []
-    for name in names():
-        try:
-            find(name)
-        except Exception as error:
-            broken.append(f"{name}: {error}")
-    add("systems", "broken" if broken else "ok", "; ".join(broken) or f"{len(names())} registered")
+    for registry in (SYSTEMS, TRANSFORMS):
+        for name in registry.names():
+            try:
+                registry.find(name)
+            except Exception as error:
+                broken.append(f"{name}: {error}")
+    counts = f"{len(SYSTEMS.names())} systems, {len(TRANSFORMS.names())} transforms"
+    add("registered", "broken" if broken else "ok", "; ".join(broken) or counts)
     data = synthetic(100, seed=0)
     bundle = fit("popularity", data)
     answer = bundle.recommend([data.user_ids.series[0]], k=3)
