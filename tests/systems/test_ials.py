@@ -60,6 +60,11 @@ def half_sweep(x: np.ndarray, other: np.ndarray, p: Penalty) -> np.ndarray:
     return np.array(rows)
 
 
+def users_of(x: np.ndarray, dim: int) -> np.ndarray:
+    """Where the users' factors start."""
+    return np.zeros((len(x), dim), dtype=np.float32)
+
+
 def loss(x: np.ndarray, users: np.ndarray, items: np.ndarray, p: Penalty) -> float:
     one, zero = pair_weights(x, p)
     scores = users @ items.T
@@ -110,7 +115,7 @@ def test_principal_axes_keep_every_inner_product() -> None:
 @pytest.mark.parametrize("penalty", [RENDLE, HU])
 def test_one_sweep_agrees_with_numpy_and_the_objective_with_its_definition(penalty: Penalty) -> None:
     x, items = counts(60, 40, 0.2), RNG.standard_normal((40, 7)) * 0.3
-    swept = sweep(csr(x), csr(x.T), items.astype(np.float32), penalty)
+    swept = sweep(csr(x), csr(x.T), users_of(x, 7), items.astype(np.float32), penalty)[1]
     users = half_sweep(x, items, penalty)
     expected = half_sweep(x.T, users, penalty)
     np.testing.assert_allclose(swept @ swept.T, expected @ expected.T, atol=2e-3)
@@ -118,15 +123,63 @@ def test_one_sweep_agrees_with_numpy_and_the_objective_with_its_definition(penal
     assert found == pytest.approx(loss(x, users, expected, penalty), rel=1e-5)
 
 
+def curve(x: np.ndarray, items: np.ndarray, penalty: Penalty, steps: int, sweeps: int) -> list[float]:
+    """The objective after each sweep."""
+    users, values = users_of(x, items.shape[1]), []
+    for _ in range(sweeps):
+        users, items = sweep(csr(x), csr(x.T), users, items.astype(np.float32), penalty, steps)
+        values.append(objective(csr(x), users, items, penalty))
+    return values
+
+
 @pytest.mark.parametrize("penalty", [RENDLE, HU])
-def test_the_objective_falls_with_every_sweep(penalty: Penalty) -> None:
-    x = counts(120, 80, 0.15)
-    items, values = (RNG.standard_normal((80, 12)) * 0.1).astype(np.float32), []
-    for _ in range(6):
-        items = sweep(csr(x), csr(x.T), items, penalty)
-        factors, spectrum = on_principal_axes(items)
-        values.append(objective(csr(x), solve(csr(x), factors, spectrum, penalty), factors, penalty))
-    assert (np.diff(values) < 0).all() and values[-1] < 0.99 * values[0]
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_no_sweep_raises_the_objective(penalty: Penalty, steps: int) -> None:
+    """Rows of 8 to 64 choices and 40 factors: some are solved exactly, some by steps."""
+    x = counts(120, 80, 0.4)
+    values = curve(x, RNG.standard_normal((80, 40)) * 0.1, penalty, steps, 10)
+    assert (np.diff(values) < 1e-6 * values[0]).all() and values[-1] < 0.99 * values[0]
+
+
+@pytest.mark.parametrize("penalty", [RENDLE, replace(HU, reg=20.0)])
+def test_steps_end_where_the_exact_solution_does(penalty: Penalty) -> None:
+    x, items = counts(150, 100, 0.5), RNG.standard_normal((100, 24)) * 0.1
+    exact, stepped = (curve(x, items, penalty, steps, 60)[-1] for steps in (0, 3))
+    assert stepped == pytest.approx(exact, rel=1e-5)
+    assert curve(x, items, penalty, 3, 3)[-1] != curve(x, items, penalty, 0, 3)[-1]  # there are rows that it takes
+
+
+def test_steps_stop_at_the_solution_even_where_all_factors_vanish() -> None:
+    x = counts(60, 50, 0.6)
+    values = curve(x, RNG.standard_normal((50, 24)) * 0.1, replace(HU, reg=1e5), 3, 40)
+    assert values[-1] == pytest.approx(HU.alpha * x.sum())
+
+
+@pytest.mark.parametrize("penalty", [RENDLE, HU])
+@pytest.mark.parametrize("dim", [33, 70])
+def test_steps_are_those_of_preconditioned_conjugate_gradients(penalty: Penalty, dim: int) -> None:
+    """From any start; and rows of few choices are solved exactly whatever the start."""
+    x = counts(40, 90, 0.3)
+    x[:5] = counts(5, 90, 0.05)
+    few = (x > 0).sum(axis=1) <= 4 * (2 + 1)
+    assert 0 < few.sum() < 40
+    factors, spectrum = on_principal_axes((RNG.standard_normal((90, dim)) * 0.5).astype(np.float32))
+    start = RNG.standard_normal((40, dim)).astype(np.float32)
+    one, zero = pair_weights(x, penalty)
+    expected, y = half_sweep(x, factors.astype(float), penalty), factors.astype(float)
+    for u in np.flatnonzero(~few):
+        d = penalty.unobserved * spectrum.astype(float) + row_reg(x, penalty)[u]
+        system = (y.T * (one[u] + zero[u] - penalty.unobserved)) @ y + np.diag(d)
+        at, left = start[u].astype(float), y.T @ one[u] - system @ start[u]
+        way = left / d
+        for _ in range(2):
+            length = (left @ (left / d)) / (way @ system @ way)
+            at, after = at + length * way, left - length * system @ way
+            way = after / d + (after @ (after / d)) / (left @ (left / d)) * way
+            left = after
+        expected[u] = at
+    found = solve(csr(x), factors, spectrum, penalty, start, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_planted_tastes_are_found() -> None:
