@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.systems.classical import ease, slim
-from tastemaker.train import fit
+from tastemaker.train import Bundle, fit
 from tastemaker.types import BudgetExceeded, BundleError, DataError, Dataset, Requests, Schema, make_config
 
 RNG = np.random.default_rng(3)
@@ -113,6 +115,18 @@ def test_ease_stores_a_small_catalogue_whole_and_a_large_one_in_part() -> None:
     assert isinstance(whole.weights, np.ndarray) and whole.kept == 1.0
     assert sp.issparse(part.weights) and 0 < part.kept < 1
     assert part.export()["kept"][0] == part.kept
+
+
+def test_ease_tells_in_the_manifest_what_share_of_the_weights_was_lost(tmp_path: Path) -> None:
+    data, lost = dataset(two_tastes(60, 40)), {}
+    for keep in (10, 9):  # all are kept up to four times as many items
+        bundle = fit("ease", data, {"keep": keep, "reg": 5.0})
+        bundle.save(tmp_path / str(keep))
+        facts = json.loads((tmp_path / str(keep) / "manifest.json").read_text())["about"]["facts"]
+        lost[keep] = facts["share of the weights lost"]
+        assert Bundle.load(tmp_path / str(keep)).about["facts"] == facts
+    assert lost[10] == 0.0
+    assert lost[9] == pytest.approx(1 - bundle.system.kept, abs=1e-6) and lost[9] > 0
 
 
 def test_ease_refuses_what_memory_cannot_hold() -> None:

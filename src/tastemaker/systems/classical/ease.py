@@ -7,7 +7,8 @@ were not.
 Ref: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv:1905.03375, equation 8.
 
 Kept as published. The matrix is inverted in place, and half of it is held, since it is symmetric; of a large
-catalogue only the largest weights are stored, and `kept` says which share of all weights' absolute mass they are.
+catalogue only the largest weights are stored, and the manifest says which share of all weights' absolute mass was
+lost by that (`facts`).
 """
 
 from __future__ import annotations
@@ -117,6 +118,9 @@ class EASE:
         if "kept" not in state or state["kept"].shape != (1,):
             raise BundleError("EASE keeps the share of the weights it holds as `kept`, one number")
         self.weights, self.kept = weights, float(state["kept"][0])
+
+    def facts(self) -> dict[str, float]:
+        return {"share of the weights lost": round(1.0 - self.kept, 6)}
 
     def _keep(self, n_items: int) -> int:
         """Weights per item that are stored; 0 where all are."""
