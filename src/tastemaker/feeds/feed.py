@@ -51,12 +51,13 @@ class RowFeed(Generic[B]):
 
     def batch(self, epoch: int, number: int) -> B:
         """The batch of this number in this epoch; changes nothing."""
-        rows = self._rows(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        if not 0 <= number < len(self):
+            raise UsageError(f"the batches of an epoch run from 0 to {len(self) - 1}, there is no number {number}")
+        start, stop = number * self.batch_size, min((number + 1) * self.batch_size, self.n_rows)
+        rows = self._order_of(epoch)[start:stop] if self.shuffle else np.arange(start, stop)
         return self.make(rows, generator(self.seed, "batch", epoch, number))
 
-    def _rows(self, epoch: int) -> Rows:
-        if not self.shuffle:
-            return np.arange(self.n_rows)
+    def _order_of(self, epoch: int) -> Rows:
         kept = self._order
         if kept is None or kept[0] != epoch:
             kept = self._order = (epoch, generator(self.seed, "order", epoch).permutation(self.n_rows))

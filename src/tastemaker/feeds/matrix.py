@@ -1,16 +1,19 @@
 """Choices as a sparse matrix: users by items when learning, requests by items when answering.
 
 Both matrices are made by the same code, so what a system is shown of a user weighs what it weighed in training.
+`bags` is a feed of the rows of such a matrix.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tastemaker.feeds.feed import RowFeed, Rows
 from tastemaker.types import DataError, Dataset, Requests
 
 Weight = Literal["binary", "count", "value"]
@@ -59,6 +62,56 @@ def history_matrix(
     columns = requests.history.values if requests.history is not None else {}
     values = columns["value"] if weight == "value" and "value" in columns else None
     return _matrix(items.offsets, items.values, values, n_items, weight, repeats)
+
+
+@dataclass(frozen=True, eq=False)
+class Bags:
+    """B rows of a sparse matrix: what autoencoders read and are to give back.
+
+    Shapes:
+        rows: [B] int64, which rows they are
+        items: [N] int64, rising within a row
+        values: [N] float32
+        offsets: [B + 1] int64, row b is items[offsets[b]:offsets[b + 1]]
+    """
+
+    rows: Any
+    items: Any
+    values: Any
+    offsets: Any
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: slice) -> Bags:
+        offsets, items, values = cut_bags(rows, self.offsets, self.items, self.values)
+        return Bags(self.rows[rows], items, values, offsets)
+
+    @classmethod
+    def of(cls, matrix: sp.csr_array, rows: NDArray[np.int64] | None = None) -> Bags:
+        """The named rows of a matrix; None: all of them."""
+        if rows is None:
+            rows = np.arange(matrix.shape[0])
+        else:
+            matrix = matrix[rows]
+        return cls(rows, matrix.indices.astype(np.int64), matrix.data, matrix.indptr.astype(np.int64))
+
+
+def bags(matrix: sp.csr_array, batch_size: int) -> RowFeed[Bags]:
+    """Every row of the matrix that has an entry, once an epoch, in random order."""
+    filled = np.flatnonzero(np.diff(matrix.indptr))
+
+    def make(rows: Rows, rng: np.random.Generator) -> Bags:
+        return Bags.of(matrix, filled[rows])
+
+    return RowFeed(len(filled), batch_size, make)
+
+
+def cut_bags(rows: slice, offsets: Any, *values: Any) -> tuple[Any, ...]:
+    """Offsets and values of consecutive rows."""
+    first, last, _ = rows.indices(len(offsets) - 1)
+    cut = offsets[first : max(first, last) + 1]
+    return (cut - cut[0], *(value[cut[0] : cut[-1]] for value in values))
 
 
 def _matrix(

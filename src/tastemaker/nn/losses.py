@@ -53,16 +53,22 @@ def softmax(logits: Tensor, targets: Tensor) -> Tensor:
 def sampled_softmax(
     positive: Tensor, negative: Tensor, positive_logq: Tensor | None = None, negative_logq: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of the positive among itself and sampled negatives, each logit less its log-probability of
-    being sampled, which makes the gradient that of the full softmax in expectation.
+    """Cross-entropy of the positive among itself and sampled negatives, their logits corrected for how often each
+    is sampled. With many negatives the gradient is that of the full softmax in expectation, in two ways:
 
-    Shapes: positive [B], negative [B, n] or scores of shared negatives, positive_logq [B], negative_logq [n] or
-        [B, n]; a negative of -inf takes no part; returns [B].
+    * negatives drawn from q, the positive not among them: negative_logq = log(n q), n being how many are drawn; the
+      positive is there for certain, so it is not corrected;
+    * negatives and positive alike are items of a batch of choices: both logq are the log-frequencies of the items.
+
+    Shapes: positive [B], negative [B, n], positive_logq [B], negative_logq [n] or [B, n]; a negative of -inf takes
+        no part; returns [B].
     Ref: Bengio, Senecal, "Adaptive importance sampling to accelerate training", 2008; Yi et al., RecSys 2019,
-        equations 4 and 5.
+        doi:10.1145/3298689.3346996, equations 4 and 5.
     """
-    if positive_logq is not None and negative_logq is not None:
-        positive, negative = positive - positive_logq, negative - negative_logq
+    if positive_logq is not None:
+        positive = positive - positive_logq
+    if negative_logq is not None:
+        negative = negative - negative_logq
     return torch.logsumexp(torch.cat([positive.unsqueeze(-1), negative], dim=-1), dim=-1) - positive
 
 
@@ -112,3 +118,32 @@ def margin(positive: Tensor, negative: Tensor, gap: float = 1.0) -> Tensor:
         "Collaborative metric learning", WWW 2017, equation 1, with scores for negative distances.
     """
     return F.relu(gap - positive.unsqueeze(-1) + negative).mean(dim=-1)
+
+
+def bpr_max(positive: Tensor, negative: Tensor, reg: float = 0.0) -> Tensor:
+    """-log of the mean of sigmoid(positive - negative) under the softmax of the negatives, plus `reg` times the mean
+    of their squares under it: the hardest of a sample decide, however large it is.
+
+    Shapes: positive [B], negative [B, n]; a negative of -inf takes no part; returns [B].
+    Ref: Hidasi, Karatzoglou, "Recurrent neural networks with top-k gains", arXiv:1706.03847, section 3.3.
+    """
+    shares, scores = _hardness(negative)
+    losses = -torch.logsumexp(shares + F.logsigmoid(positive.unsqueeze(-1) - negative), dim=-1)
+    return losses + reg * (shares.exp() * scores.square()).sum(dim=-1)
+
+
+def top1_max(positive: Tensor, negative: Tensor) -> Tensor:
+    """The mean of sigmoid(negative - positive) + sigmoid(negative^2) under the softmax of the negatives.
+
+    Shapes: positive [B], negative [B, n]; a negative of -inf takes no part; returns [B].
+    Ref: Hidasi, Karatzoglou, "Recurrent neural networks with top-k gains", arXiv:1706.03847, section 3.3.
+    """
+    shares, scores = _hardness(negative)
+    lost = torch.sigmoid(negative - positive.unsqueeze(-1)) + torch.sigmoid(scores.square())
+    return (shares.exp() * lost).sum(dim=-1)
+
+
+def _hardness(negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of each negative's share in the softmax of its row, and the negatives with 0 for -inf [B, n]."""
+    absent = negative == -torch.inf
+    return torch.log_softmax(negative.masked_fill(absent, -1e30), dim=-1), negative.masked_fill(absent, 0.0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 
 
 class RowAdam(torch.optim.Optimizer):
@@ -54,13 +54,8 @@ class RowAdam(torch.optim.Optimizer):
         size = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
         if not gradient.is_sparse:
             gradient = gradient.to_sparse(1)
-        if table.device.type == "cpu" and table.dtype == torch.float32:
-            rows, values = gradient._indices()[0].numpy(), gradient._values().contiguous().numpy()
-            arrays = (tensor.detach().numpy() for tensor in (table, state["first"], state["second"]))
-            slots, first_of = np.full(len(table), -1, dtype=np.int32), np.empty(len(rows), dtype=np.int64)
-            starts, order = np.empty(len(rows) + 1, dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-            n = _group(rows, slots, first_of, starts, order)
-            _update(first_of[:n], starts, order, values, *arrays, size, beta1, beta2, group["eps"])
+        if table.device.type == "cpu" and table.dtype == torch.float32 and table.is_contiguous():
+            _move_rows(table, gradient, state, size, beta1, beta2, group["eps"])
             return
         gradient = gradient.coalesce()
         rows, values = gradient.indices()[0], gradient.values()
@@ -68,6 +63,17 @@ class RowAdam(torch.optim.Optimizer):
         second = state["second"][rows].mul_(beta2).addcmul_(values, values, value=1 - beta2)
         state["first"][rows], state["second"][rows] = first, second
         table.index_add_(0, rows, first / (second.sqrt() + group["eps"]), alpha=-size)
+
+
+def _move_rows(
+    table: Any, gradient: Any, state: dict[str, Any], size: float, beta1: float, beta2: float, eps: float
+) -> None:
+    rows, values = gradient._indices()[0].contiguous().numpy(), gradient._values().contiguous().numpy()
+    weights, first, second = (tensor.detach().numpy() for tensor in (table, state["first"], state["second"]))
+    slots, first_of = np.full(len(weights), -1, dtype=np.int32), np.empty(len(rows), dtype=np.int64)
+    starts, order = np.empty(len(rows) + 1, dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+    n = _group(rows, slots, first_of, starts, order)
+    _update(first_of[:n], starts, order, values, weights, first, second, size, beta1, beta2, eps)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -91,7 +97,8 @@ def _group(rows: Any, slots: Any, first_of: Any, starts: Any, order: Any) -> int
     return n
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+# Serial on purpose: a step touches so little that threads would spend longer meeting than working.
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
 def _update(
     rows: Any,
     starts: Any,
@@ -106,13 +113,19 @@ def _update(
     eps: float,
 ) -> None:
     b1, b2, c1, c2 = np.float32(beta1), np.float32(beta2), np.float32(1 - beta1), np.float32(1 - beta2)
-    step, least = np.float32(size), np.float32(eps)
-    for s in prange(len(rows)):
-        gradient = values[order[starts[s]]].copy()
+    step, least, dim = np.float32(size), np.float32(eps), table.shape[1]
+    gradient = np.empty(dim, dtype=np.float32)
+    for s in range(len(rows)):
+        one = values[order[starts[s]]]
+        for d in range(dim):
+            gradient[d] = one[d]
         for p in range(starts[s] + 1, starts[s + 1]):
-            gradient += values[order[p]]
+            one = values[order[p]]
+            for d in range(dim):
+                gradient[d] += one[d]
         row, m, v = table[rows[s]], first[rows[s]], second[rows[s]]
-        for d in range(len(row)):
-            m[d] = b1 * m[d] + c1 * gradient[d]
-            v[d] = b2 * v[d] + c2 * gradient[d] * gradient[d]
-            row[d] -= step * m[d] / (np.sqrt(v[d]) + least)
+        for d in range(dim):
+            mean = b1 * m[d] + c1 * gradient[d]
+            square = b2 * v[d] + c2 * gradient[d] * gradient[d]
+            m[d], v[d] = mean, square
+            row[d] -= step * mean / (np.sqrt(square) + least)

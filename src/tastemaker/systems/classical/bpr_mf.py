@@ -20,17 +20,19 @@ from torch import Tensor, nn
 
 from tastemaker.contracts import Optimiser, Plateau, Program, Train, system
 from tastemaker.feeds import Triplets, interaction_matrix, popular, triplets
-from tastemaker.nn import losses
+from tastemaker.nn.pairwise import penalised_bpr
 from tastemaker.nn.table import Table
 from tastemaker.types import Dataset, Requests, Schema, setting
 
 
 class Rows(NamedTuple):
-    """What a batch reads: users, items [B, D + 1], negatives [B, n, D + 1]; a bias is one dimension more."""
+    """What a batch reads: users [B, D]; the chosen item, then what it is held against [B, 1 + n, D + 1].
+
+    The last dimension of an item is its bias.
+    """
 
     users: Tensor
     items: Tensor
-    negatives: Tensor
 
 
 @system(
@@ -75,29 +77,20 @@ class BPRMF(nn.Module):
         )
 
     def gather(self, batch: Triplets) -> Rows:
-        return Rows(
-            self._users(self.user_table(batch.users)), self.item_table(batch.items), self.item_table(batch.negatives)
-        )
+        numbers = torch.cat([batch.items.unsqueeze(1), batch.negatives], dim=1)
+        return Rows(self.user_table(batch.users), self.item_table(numbers))
 
     def objective(self, rows: Rows, batch: Triplets) -> Tensor:
         """BPR of each choice, and half the squared length of what it touches [B]."""
-        users, items, negatives = rows
-        positive = (users * items).sum(dim=-1)
-        negative = (users.unsqueeze(1) * negatives).sum(dim=-1)
-        lengths = users.square().sum(dim=-1) + items.square().sum(dim=-1) + negatives.square().sum(dim=(1, 2))
-        return losses.bpr(positive, negative) + self.config.reg / 2 * lengths
+        return penalised_bpr(rows.users, rows.items, self.config.reg)
 
     @torch.no_grad()
     def queries(self, requests: Requests) -> Tensor:
-        """The users' vectors [B, D + 1]; a stranger's is the mean of all."""
-        return self._users(self.user_table.known(requests.users))
+        """The users' vectors, and a 1 for the items' bias to meet [B, D + 1]; a stranger's is the mean of all."""
+        rows = self.user_table.known(requests.users)
+        return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
 
     @torch.no_grad()
     def items(self, numbers: Any = None) -> Tensor:
         """The items' vectors, their bias the last dimension [n, D + 1]."""
         return self.item_table.weight if numbers is None else self.item_table(numbers)
-
-    @staticmethod
-    def _users(rows: Tensor) -> Tensor:
-        """A 1 for the items' bias to meet."""
-        return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], dim=-1)
