@@ -8,6 +8,9 @@ from typing import NoReturn
 
 import pytest
 
+for _pool in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # numba's count becomes torch's once its pool is up
+    os.environ.setdefault(_pool, "1")  # test processes share the cores: threads would wait for each other
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -18,6 +18,7 @@ _HOMES = {
     "Slates": "tastemaker.types",
     "Split": "tastemaker.types",
     "TastemakerError": "tastemaker.types",
+    "choose": "tastemaker.lab",
     "compare": "tastemaker.evaluate",
     "describe": "tastemaker.data",
     "evaluate": "tastemaker.evaluate",
@@ -26,6 +27,7 @@ _HOMES = {
     "split": "tastemaker.data",
     "synthetic": "tastemaker.data",
     "system": "tastemaker.contracts",
+    "tune": "tastemaker.lab",
 }
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tastemaker.evaluate.compare import compare
     from tastemaker.evaluate.ranking import evaluate
     from tastemaker.index import retriever
+    from tastemaker.lab import choose, tune
     from tastemaker.train import Bundle, fit
     from tastemaker.types import Dataset, Jagged, Requests, Slates, Split, TastemakerError
 
@@ -46,6 +49,7 @@ __all__ = [
     "Split",
     "TastemakerError",
     "__version__",
+    "choose",
     "compare",
     "describe",
     "evaluate",
@@ -54,6 +58,7 @@ __all__ = [
     "split",
     "synthetic",
     "system",
+    "tune",
 ]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from tastemaker.cli import EXIT_CODES
+from tastemaker.cli.choose import choose
 from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
 from tastemaker.cli.doctor import doctor
 from tastemaker.cli.recipe import app as recipe_app
+from tastemaker.cli.tune import tune
 from tastemaker.cli.work import compare, evaluate, fit, recommend, systems, transforms
 
 app = typer.Typer(
@@ -33,9 +35,11 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 app.command()(demo)
 app.add_typer(data_app, name="data")
+app.command()(choose)
 app.command()(systems)
 app.command()(transforms)
 app.command()(fit)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(recommend)

@@ -13,6 +13,7 @@ EXTRAS = {
     "images": ("PIL", "posters of the synthetic catalogue"),
     "stores": ("sqlalchemy", "reading from databases"),
     "interop": ("pandas", "pandas frames in and out"),
+    "tune": ("optuna", "searching the settings of a system"),
 }
 
 

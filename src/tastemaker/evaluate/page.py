@@ -32,20 +32,25 @@ TRADES = (
 CUTS = ("nothing", "up to a quarter", "up to a half", "up to three quarters", "more")
 
 
-def page(comparison: Comparison) -> str:
-    """The HTML page of a comparison of one or more systems."""
+def page(
+    comparison: Comparison, *, name: str | None = None, verdict: str | None = None, sections: Sequence[str] = ()
+) -> str:
+    """The HTML page of a comparison of one or more systems.
+
+    Args:
+        name, verdict: its title and its first sentence (HTML), where they are not the comparison's own.
+        sections: HTML that comes first, made with `section` and the other pieces of this module.
+    """
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"{POLICY}; script-src 'sha256-{digest}'"
     first = comparison.entries[0].reports[0]
     alone = len(comparison.entries) == 1
-    name = (
-        f"{comparison.entries[0].label} on {first.where}"
-        if alone
-        else f"{len(comparison.entries)} systems on {first.where}"
-    )
-    sections = [
+    what = comparison.entries[0].label if alone else f"{len(comparison.entries)} systems"
+    name = name or f"{what} on {first.where}"
+    parts = [
         _warnings(comparison),
+        *sections,
         _figures_alone(comparison) if alone else _leaderboard(comparison),
         _curves(comparison),
         _trades(comparison),
@@ -62,8 +67,8 @@ def page(comparison: Comparison) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(name)}</title><style>{style}</style></head><body>"
         '<a class="skip" href="#main">To the results</a>'
-        f"<header><h1>{escape(name)}</h1>{_verdict(comparison)}{_facts(comparison)}</header>"
-        f'<main id="main">{"".join(sections)}</main>'
+        f"<header><h1>{escape(name)}</h1>{verdict or _verdict(comparison)}{_facts(comparison)}</header>"
+        f'<main id="main">{"".join(parts)}</main>'
         f"<script>{script}</script></body></html>\n"
     )
 
@@ -113,12 +118,12 @@ def _leaderboard(comparison: Comparison) -> str:
     )
     differences = _differences(comparison)
     level = comparison.entries[0].reports[0].statistics.level
-    return _section(
+    return section(
         "Leaderboard",
         f"<p>Means over requests, ± half the {level:.0%} bootstrap interval. Tests: {escape(comparison.how())}.</p>"
         + key
         + _table_of(comparison, shown, "Leaderboard")
-        + f'<div class="pair">{_figure(title(comparison.primary, comparison.glossary), plot)}{differences}</div>',
+        + f'<div class="pair">{figure(title(comparison.primary, comparison.glossary), plot)}{differences}</div>',
     )
 
 
@@ -143,7 +148,7 @@ def _table_of(comparison: Comparison, names: Sequence[str], says: str) -> str:
         cells += [f"<td>{escape(entry.tuning)}</td>"] if tuned else []
         rows.append(f"<tr>{''.join(cells)}</tr>")
     buttons = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads)
-    return _scroll(
+    return scroll(
         f'<table class="sortable"><thead><tr>{buttons}</tr></thead><tbody>{"".join(rows)}</tbody></table>', says
     )
 
@@ -164,7 +169,7 @@ def _figures_alone(comparison: Comparison) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     heads = "".join(f'<th scope="col">@{k}</th>' for k in ks)
     table = f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _section("Figures", _scroll(table, "Figures"))
+    return section("Figures", scroll(table, "Figures"))
 
 
 def _differences(comparison: Comparison) -> str:
@@ -181,7 +186,7 @@ def _differences(comparison: Comparison) -> str:
     heads = "".join(f'<th scope="col">{h}</th>' for h in ("system", "difference", "interval", "adjusted p"))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     name = f"{title(comparison.primary, comparison.glossary)} against {comparison.best}"
-    return f"<div><h3>{escape(name)}</h3>{_scroll(table, name)}</div>"
+    return f"<div><h3>{escape(name)}</h3>{scroll(table, name)}</div>"
 
 
 def _all_figures(comparison: Comparison) -> str:
@@ -194,7 +199,7 @@ def _all_figures(comparison: Comparison) -> str:
     for k, names in sorted(groups.items(), key=lambda one: int(one[0] or 0)):
         head = f"K = {k}" if k else "Without cut-off"
         parts.append(f"<details><summary>{head}</summary>{_table_of(comparison, names, head)}</details>")
-    return _section("All figures", "".join(parts))
+    return section("All figures", "".join(parts))
 
 
 # -- plots
@@ -211,9 +216,9 @@ def _curves(comparison: Comparison) -> str:
             for s, entry in enumerate(comparison.entries)
         ]
         says = f"{comparison.glossary[name].title} at cut-offs {', '.join(str(k) for k, _ in found)}, a line a system"
-        plots.append(_figure(comparison.glossary[name].title, curves([f"@{k}" for k, _ in found], lines, says)))
+        plots.append(figure(comparison.glossary[name].title, curves([f"@{k}" for k, _ in found], lines, says)))
     legend = _legend(comparison) if len(comparison.entries) > 1 else ""
-    return _section("By cut-off", legend + _grid(plots)) if plots else ""
+    return section("By cut-off", legend + grid(plots)) if plots else ""
 
 
 def _trades(comparison: Comparison) -> str:
@@ -233,9 +238,9 @@ def _trades(comparison: Comparison) -> str:
         heading = f"{title(comparison.primary, comparison.glossary)} against {title(across, comparison.glossary)}"
         labels = [entry.label for entry in comparison.entries]
         plots.append(
-            _figure(heading, scatter(marks, labels, f"{title(across, comparison.glossary)} ({means}) →", heading))
+            figure(heading, scatter(marks, labels, f"{title(across, comparison.glossary)} ({means}) →", heading))
         )
-    return _section("What accuracy costs", _grid(plots)) if plots else ""
+    return section("What accuracy costs", grid(plots)) if plots else ""
 
 
 def _distribution(comparison: Comparison) -> str:
@@ -254,10 +259,10 @@ def _distribution(comparison: Comparison) -> str:
     name = title(metric, comparison.glossary)
     keys = "".join(f'<li><span class="box q{cut}b"></span>{text}</li>' for cut, text in enumerate(CUTS))
     plot = shares([entry.label for entry in entries], rows, CUTS, f"Shares of requests by their {name}")
-    return _section(
+    return section(
         "Who is served well",
         f"<p>Share of requests by how much of the best possible {escape(name)} they got.</p>"
-        f'<ul class="legend">{keys}</ul>{_figure(name, plot)}',
+        f'<ul class="legend">{keys}</ul>{figure(name, plot)}',
     )
 
 
@@ -274,13 +279,13 @@ def _slices(comparison: Comparison) -> str:
     for name, values in groups.items():
         heading = _slice_title(name)
         rows = [list(marks.values()) for marks in values.values()]
-        plots.append(_figure(heading, whiskers(list(values), rows, f"{title(metric, comparison.glossary)} {heading}")))
+        plots.append(figure(heading, whiskers(list(values), rows, f"{title(metric, comparison.glossary)} {heading}")))
     if not plots:
         return ""
     says = f"<p>{escape(title(metric, comparison.glossary))} where requests, or targets, are looked at in groups"
     seeds = "; of the first seed" if any(len(entry.reports) > 1 for entry in comparison.entries) else ""
     legend = _legend(comparison) if len(comparison.entries) > 1 else ""
-    return _section("Slices", f"{says}{seeds}.</p>{legend}{_grid(plots)}")
+    return section("Slices", f"{says}{seeds}.</p>{legend}{grid(plots)}")
 
 
 def _slice_title(name: str) -> str:
@@ -309,7 +314,7 @@ def _glossary(comparison: Comparison) -> str:
     policies = "".join(
         f"<li>{escape(str(one))}</li>" for one in comparison.entries[0].reports[0].protocol.get("policies", ())
     )
-    return _section(
+    return section(
         "What the words mean", f"<details><summary>Metrics</summary><dl>{rows}</dl></details><ul>{policies}</ul>"
     )
 
@@ -325,11 +330,11 @@ def _provenance(comparison: Comparison) -> str:
         about |= {"seeds": entry.seeds} if len(entry.reports) > 1 else {}
         parts.append(_tree(entry.label, about | {"cost": entry.reports[0].cost, "created": entry.reports[0].created}))
     parts.append(_tree("Machine", first.machine))
-    return _section("Where this comes from", "".join(parts))
+    return section("Where this comes from", "".join(parts))
 
 
 def _tree(name: str, content: Any) -> str:
-    return f"<details><summary>{escape(name)}</summary>{_scroll(_nested(content), name)}</details>"
+    return f"<details><summary>{escape(name)}</summary>{scroll(_nested(content), name)}</details>"
 
 
 def _nested(content: Any) -> str:
@@ -351,19 +356,19 @@ def _legend(comparison: Comparison) -> str:
     return f'<ul class="legend">{"".join(rows)}</ul>'
 
 
-def _section(name: str, inner: str) -> str:
+def section(name: str, inner: str) -> str:
     return f"<section><h2>{escape(name)}</h2>{inner}</section>"
 
 
-def _figure(name: str, plot: str) -> str:
+def figure(name: str, plot: str) -> str:
     return f"<figure><figcaption>{escape(name)}</figcaption>{plot}</figure>"
 
 
-def _grid(plots: Iterable[str]) -> str:
+def grid(plots: Iterable[str]) -> str:
     return f'<div class="grid">{"".join(plots)}</div>'
 
 
-def _scroll(inner: str, says: str) -> str:
+def scroll(inner: str, says: str) -> str:
     """A box that scrolls sideways, by keyboard too."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(says)}">{inner}</div>'
 

@@ -128,19 +128,34 @@ def scatter(marks: Sequence[Mark], labels: Sequence[str], across: str, says: str
         if mark.y_low is not None and mark.y_high is not None:
             inner += f'<path class="whisker" d="M{_n(x)} {_n(tall(mark.y_low))}V{_n(tall(mark.y_high))}"/>'
         parts.append(_series(mark.s, inner + _shape(mark.s, x, y), mark.says))
-        length = min(len(label), 24) * LETTER
-        for box, anchor in (
-            ((x + 8, y - 7, x + 8 + length, y + 6), "start"),
-            ((x - 8 - length, y - 7, x - 8, y + 6), "end"),
-            ((x - length / 2, y - 21, x + length / 2, y - 8), "middle"),
-            ((x - length / 2, y + 8, x + length / 2, y + 21), "middle"),
-        ):
-            free = all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken)
-            if free and box[0] > left and box[2] < W - 2 and box[1] > 0 and box[3] < height - 40:
-                taken.append(box)
-                at = {"start": box[0], "end": box[2], "middle": x}[anchor]
-                parts.append(_label(at, box[3] - 2, label, 24 * LETTER, anchor=anchor))
-                break
+        parts += _beside(x, y, label, taken, left, height - 40)
+    return _svg(height, says, parts)
+
+
+def frontier(marks: Sequence[Mark], labels: Sequence[str], across: str, says: str, edge: Sequence[int]) -> str:
+    """Points over a cost in powers of ten; a line joins those of `edge`, which nothing cheaper equals."""
+    height, left, right = 232.0, 46.0, W - 20
+    there = [n for n, mark in enumerate(marks) if mark.x > 0 and math.isfinite(mark.x + mark.y)]
+    powers = [math.log10(marks[n].x) for n in there] or [0.0, 1.0]
+    low, high = math.floor(min(powers) - 0.02), math.ceil(max(powers) + 0.02)
+    wide = Axis(low, high, left + 8, right - 8, tuple(float(power) for power in range(low, high + 1)))
+    tall = Axis.over([v for n in there for v in (marks[n].y, marks[n].y_low, marks[n].y_high)], height - 42, 10)
+    parts = _grid_y(tall, left, right)
+    parts += _grid_x(wide, 10, height - 40, texts=[f"{10.0**power:,.6g}" for power in wide.ticks])
+    parts.append(_text((left + right) / 2, height - 4, across, anchor="middle", css="name"))
+    steps = sorted((math.log10(marks[n].x), marks[n].y) for n in edge if n in there)
+    if len(steps) > 1:
+        path = f"M{_n(wide(steps[0][0]))} {_n(tall(steps[0][1]))}"
+        path += "".join(f"H{_n(wide(x))}V{_n(tall(y))}" for x, y in steps[1:])
+        parts.append(f'<path class="edge" d="{path}"/>')
+    places = {n: (wide(math.log10(marks[n].x)), tall(marks[n].y)) for n in there}
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places.values()]
+    for n, (x, y) in places.items():
+        mark, inner = marks[n], ""
+        if mark.y_low is not None and mark.y_high is not None:
+            inner = f'<path class="whisker" d="M{_n(x)} {_n(tall(mark.y_low))}V{_n(tall(mark.y_high))}"/>'
+        parts.append(_series(mark.s, inner + _shape(mark.s, x, y), mark.says))
+        parts += _beside(x, y, labels[n], taken, left, height - 40)
     return _svg(height, says, parts)
 
 
@@ -196,6 +211,25 @@ def _grid_y(axis: Axis, left: float, right: float) -> list[str]:
         parts.append(f'<path class="grid" d="M{_n(left)} {_n(y)}H{_n(right)}"/>')
         parts.append(_text(left - 5, y + 4, text, anchor="end"))
     return parts
+
+
+def _beside(
+    x: float, y: float, label: str, taken: list[tuple[float, float, float, float]], left: float, bottom: float
+) -> list[str]:
+    """A point's label where there is room for it, which it then takes; nothing where there is none."""
+    length = min(len(label), 24) * LETTER
+    for box, anchor in (
+        ((x + 8, y - 7, x + 8 + length, y + 6), "start"),
+        ((x - 8 - length, y - 7, x - 8, y + 6), "end"),
+        ((x - length / 2, y - 21, x + length / 2, y - 8), "middle"),
+        ((x - length / 2, y + 8, x + length / 2, y + 21), "middle"),
+    ):
+        free = all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken)
+        if free and box[0] > left and box[2] < W - 2 and box[1] > 0 and box[3] < bottom:
+            taken.append(box)
+            at = {"start": box[0], "end": box[2], "middle": x}[anchor]
+            return [_label(at, box[3] - 2, label, 24 * LETTER, anchor=anchor)]
+    return []
 
 
 def _series(s: int, inner: str, says: str = "") -> str:

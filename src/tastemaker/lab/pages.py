@@ -6,14 +6,18 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from tastemaker.contracts import FAMILIES, SystemInfo, find, names
 from tastemaker.data.splits import KINDS
 from tastemaker.evaluate import METRICS, Comparison
+from tastemaker.lab.amounts import spoken
 from tastemaker.types import settings
+
+if TYPE_CHECKING:
+    from tastemaker.lab.choice import Choice
 
 LEADERBOARD = "leaderboard.md"
 BEGIN, END = "<!-- generated: {name} -->", "<!-- end: {name} -->"
@@ -116,6 +120,22 @@ def leaderboard(comparison: Comparison, metrics: Sequence[str]) -> str:
     lines = ["| system | " + " | ".join(metrics) + " |", "|---" + "|---:" * len(metrics) + "|"]
     lines += [f"| `{name}` | " + " | ".join(row.get(m, "") for m in metrics) + " |" for name, row in cells.items()]
     return "\n".join([*lines, "", "Bold: best. ≈: cannot be told from the best (paired permutation test, Holm)."])
+
+
+def choice_table(choice: Choice) -> str:
+    """What a choice found, as a Markdown table: figures, what each system gives up, and its costs."""
+    metric = choice.goal.metric
+    lines = [choice.verdict(), ""]
+    lines += [f"| system | {metric} | gives up | fit s | bundle MB | ms a request | users a second |"]
+    lines += ["|---" + "|---:" * 6 + "|"]
+    for row in choice.rows():
+        half = "" if row["low"] is None else f" ± {(row['high'] - row['low']) / 2:.4f}"
+        name = f"**`{row['system']}`**" if row["system"] == choice.best else f"`{row['system']}`"
+        costs = [row["fit_seconds"], row["bundle_mb"], row["ms_per_request"], row["users_per_second"]]
+        shown = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.2g}" for cost in costs]
+        lines.append(f"| {name} | {row['value']:.4f}{half} | {choice.gives_up(row)} | " + " | ".join(shown) + " |")
+    tried = f"{len(choice.contenders)} systems raced for {spoken(choice.budget)}; {choice.budget_said()}"
+    return "\n".join([*lines, "", "≈: cannot be told from the choice (paired permutation test, Holm). " + tried])
 
 
 def splits_table() -> str:
