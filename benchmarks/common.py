@@ -1,5 +1,7 @@
 """What benchmarks share: timings, memory of a fresh process, the machine's own limits, results as JSON.
 
+python benchmarks/common.py tables NAME ...    lay out the tables of stored results anew, without another run
+
 This file runs in the peers' environments too, so it needs nothing but the standard library at import.
 """
 
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,15 +144,41 @@ def data_folder(name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def write(name: str, payload: Mapping[str, Any]) -> Path:
-    """Store what a benchmark found as results/NAME.json, with the machine, the date and the command."""
+def page_table(title: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> dict[str, Any]:
+    """A table for the page of benchmarks, a mapping a row, headings as in the first; None leaves a cell empty."""
+    columns = list(rows[0]) if rows else []
+    return {"title": title, "columns": columns, "rows": [[row[name] for name in columns] for row in rows], "note": note}
+
+
+def write(name: str, payload: Mapping[str, Any], tables: Sequence[Mapping[str, Any]] = ()) -> Path:
+    """Store what a benchmark found as results/NAME.json, with the machine, the date and the command.
+
+    `tables` (of `page_table`) are what the page of benchmarks shows of it.
+    """
     RESULTS.mkdir(exist_ok=True)
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     head = {"benchmark": name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": command, "machine": machine()}
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**head, **payload}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return _store({**head, "tables": list(tables), **payload})
+
+
+def _store(found: Mapping[str, Any]) -> Path:
+    path = RESULTS / f"{found['benchmark']}.json"
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
+def lay_out(name: str) -> Path:
+    """Make the tables of a stored result anew, from the figures it has: its benchmark's `tables(found)`."""
+    import importlib
+
+    sys.path.insert(0, str(HERE))
+    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return _store({**found, "tables": importlib.import_module(name).tables(found)})
+
+
 if __name__ == "__main__":
-    _answer(*sys.argv[1:4])
+    if sys.argv[1:2] == ["tables"]:
+        for stored in sys.argv[2:]:
+            print(lay_out(stored))
+    else:
+        _answer(*sys.argv[1:4])

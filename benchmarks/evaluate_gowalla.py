@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import copy_peak, data_folder, in_fresh_process, interleave, measure, sgemm_peak, write
+from common import copy_peak, data_folder, in_fresh_process, interleave, measure, page_table, sgemm_peak, write
 
 N_USERS, N_ITEMS, DIM, K = 29_858, 40_981, 64, 20
 BLOCKS = (128, 256, 512)
@@ -251,6 +251,53 @@ def peers(names: list[str], folder: str, repeats: int, every: int) -> dict[str, 
     return found
 
 
+def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+    timings, peaks, beside = found["timings"], found["peak_mb"], found["peers"]
+    runs = {
+        "lists": {
+            "tastemaker, retriever": (timings["retriever"], peaks["retriever"]),
+            "BLAS product and our selection, nothing excluded": (
+                min((t for name, t in timings.items() if name.startswith("bare")), key=lambda t: t["median_s"]),
+                None,
+            ),
+            "implicit, recommend_all": _peer(beside, "implicit"),
+        },
+        "reports": {
+            "tastemaker, Recall and NDCG": (timings["evaluate, recall and ndcg"], peaks["evaluate"]),
+            "tastemaker, all usual metrics": (timings["evaluate, all usual metrics"], peaks["evaluate"]),
+            "RecBole, Recall and NDCG, as it comes": _peer(beside, "recbole"),
+            "RecBole, Recall and NDCG, 256 users at once": _peer(beside, "recbole, 256 users at once"),
+        },
+    }
+    shown = []
+    for what, sides in runs.items():
+        rows = []
+        for who, (timing, peak) in sides.items():
+            if timing is None:
+                continue
+            users = timing.get("users", found["requests"])
+            rows.append(
+                {
+                    "who": who,
+                    "users": users,
+                    "seconds": timing["median_s"],
+                    "CPU s": timing["median_cpu_s"],
+                    "users a second": users / timing["median_s"],
+                    "peak MB": peak,
+                    "times ours, by user": 1.0,
+                }
+            )
+            rows[-1]["times ours, by user"] = rows[0]["users a second"] / rows[-1]["users a second"]
+        shown.append(page_table(f"{what.capitalize()}: {found['what']}", rows))
+    return shown
+
+
+def _peer(beside: dict[str, Any], name: str) -> tuple[Any, Any]:
+    """A peer's timing and memory, or None twice where it was not run."""
+    run = beside.get(name, {})
+    return run.get("value"), run.get("peak_mb")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--repeats", type=int, default=5)
@@ -294,7 +341,7 @@ def main() -> None:
         "peak_mb": {name: run.get("peak_mb", run.get("error")) for name, run in alone.items()},
         "peers": beside,
     }
-    print(write("evaluate_gowalla", payload))
+    print(write("evaluate_gowalla", payload, tables(payload)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import data_folder, in_fresh_process, write
+from common import data_folder, in_fresh_process, page_table, write
 from peers import peer
 
 DATA = ("ml-1m", "gowalla")
@@ -62,7 +62,31 @@ def main() -> None:
                 for side in SIDES
             }
             found[name] = {**size, **compare(curves, runs)}
-    write("ials", found)
+    write("ials", found, tables(found))
+
+
+def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name in DATA:
+        for goal, mine in RACES.items() if name in found else ():
+            race = next(value for key, value in found[name].items() if key.startswith(f"to the objective of {goal},"))
+            sweeps = len(found[name][goal]["objective"])
+            for side, who, n in ((mine, "ours", race["sweeps of ours"]), (goal, "theirs", sweeps)):
+                cpu, ours = race[f"{who}_cpu_seconds"], race["ours_cpu_seconds"]
+                rows.append(
+                    {
+                        "data": name,
+                        "objective": race["objective"],
+                        "who": side,
+                        "sweeps": n,
+                        "seconds": race[f"{who}_seconds"],
+                        "CPU s": cpu,
+                        "peak MB": found[name][side]["peak_mb"],
+                        "times ours, CPU": cpu / ours if ours else None,
+                    }
+                )
+    title = f"ALS, {found['dim']} dimensions: until the objective at which implicit ends is reached"
+    return [page_table(title, rows)]
 
 
 def compare(curves: dict[str, list[float]], runs: dict[str, list[Any]]) -> dict[str, Any]:

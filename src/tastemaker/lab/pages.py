@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,39 +155,37 @@ def glossary_table() -> str:
 
 
 def benchmarks_text(folder: Path) -> str:
-    """What every benchmark found: the command, the machine, and each of its figures."""
+    """What every benchmark found: the command, the machine, the tables it laid out, and where all its figures are."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        head = {name: found.pop(name) for name in ("benchmark", "date", "command", "machine")}
-        machine = head["machine"]
+        machine = found["machine"]
         parts += [
-            f"## {head['benchmark']}",
+            f"## {found['benchmark']}",
             "",
-            f"`{head['command']}`, {head['date']}: {machine['processor']}, {machine['cores']} cores, "
-            f"{machine['memory_gb']} GB, load {machine['load_1min']} when it was written.",
-            "",
-            "| figure | value |",
-            "|---|---:|",
-            *(f"| {name} | {_cell(value)} |" for name, value in _leaves(found)),
+            f"`{found['command']}`, {found['date']}: {machine['processor']}, {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, load {machine['load_1min']} when it was written. "
+            f"[All figures](../benchmarks/results/{path.name}).",
             "",
         ]
+        for table in found.get("tables", []):
+            parts += [f"**{_cell(table['title'])}**", "", *_rows(table["columns"], table["rows"]), ""]
+            parts += [table["note"], ""] if table.get("note") else []
     return "\n".join(parts).rstrip()
 
 
-def _leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every single figure of nested results, named by its path; the single runs behind a median are left out."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            if name != "runs" and not name.startswith(("best_", "worst_")):
-                yield from _leaves(value, (*path, str(name)))
-    elif isinstance(found, list):
-        for place, value in enumerate(found):
-            names = value if isinstance(value, dict) else {}
-            said = [str(names[key]) for key in ("million_events", "who", "name") if key in names]
-            yield from _leaves(value, (*path, " ".join(said) or str(place)))
-    else:
-        yield " / ".join(path), found
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table; columns of numbers stand to the right."""
+    numbers = [all(isinstance(row[place], int | float | None) for row in rows) for place in range(len(columns))]
+    head = [f"| {' | '.join(columns)} |", "|" + "".join("---:|" if number else "---|" for number in numbers)]
+    return head + [f"| {' | '.join(map(_figure, row))} |" for row in rows]
+
+
+def _figure(value: Any) -> str:
+    """A cell; of a number no more digits than a reader can use."""
+    if isinstance(value, int | float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return _cell(value)
 
 
 def pages(root: Path) -> dict[Path, str]:
