@@ -16,9 +16,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## compare systems on a made-up catalogue, print recommendations, write a report
 	$(BIN)/tastemaker demo
 
-# Two tests at a time, so one thread of torch each: more would wait for one another.
 test: $(READY) lint types  ## the whole test suite (REQUIRE_SERVICES=1: servers and browsers are mandatory)
-	REQUIRE_SERVICES=$(REQUIRE_SERVICES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(TESTS)
+	REQUIRE_SERVICES=$(REQUIRE_SERVICES) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
