@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from tastemaker.evaluate.compare import Comparison, compare
+from tastemaker.evaluate.expressiveness import Closeness, closeness, look_alike, nodes_told_apart, refine
 from tastemaker.evaluate.metrics import Metric
 from tastemaker.evaluate.ranking import METRICS, evaluate
 from tastemaker.evaluate.report import Figure, Report, Statistics
@@ -12,6 +13,7 @@ from tastemaker.evaluate.statistics import benjamini_hochberg, bootstrap, holm, 
 
 __all__ = [
     "METRICS",
+    "Closeness",
     "Comparison",
     "Figure",
     "Metric",
@@ -19,11 +21,15 @@ __all__ = [
     "Statistics",
     "benjamini_hochberg",
     "bootstrap",
+    "closeness",
     "compare",
     "evaluate",
     "holm",
+    "look_alike",
+    "nodes_told_apart",
     "paired_permutation",
     "paired_t",
+    "refine",
 ]
 
 

@@ -360,7 +360,8 @@ def _table(heading: str, heads: Sequence[str]) -> Table:
 
 def _standing(contender: Contender) -> tuple[int, float]:
     stand = contender.stand()
-    return (0, -math.inf) if stand is None else (stand.round, stand.outcome.value or 0.0)
+    value = -math.inf if stand is None or stand.outcome.value is None else stand.outcome.value
+    return max((trial.round for trial in contender.trials), default=-1), value
 
 
 def _short(value: float) -> str:

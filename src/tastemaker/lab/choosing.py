@@ -39,7 +39,8 @@ from tastemaker.types.meter import available_memory_mb
 
 JOURNAL, WORK = "journal.jsonl", "work"
 SHARE_OF_MEMORY = 0.9  # of what is free, where nothing is said
-WARM_SHARE, WARM_MOST = 0.4, 90.0  # of the budget, and seconds, that first calls may take where much is to compile
+WARM_SHARE, WARM_MOST = 0.4, 90.0  # of the budget, and seconds, after which first calls end, if much is to compile
+TIMING_SHARE = 0.005  # of the budget, for each of the two ways in which a finalist's answers are timed
 LONG = 5.0  # seconds of first calls after which a second process helps
 
 
@@ -174,6 +175,7 @@ class Choosing:
             kept=self._kept,
             left=self._left,
             write=self._write,
+            timing=min(1.0, TIMING_SHARE * self.seconds),
             seed=self.seed,
         )
         self.race.replay()
@@ -213,8 +215,15 @@ class Choosing:
             work = self.folder / WORK
             shutil.rmtree(work / "data", ignore_errors=True)
             work.mkdir(exist_ok=True)
-            how: dict[str, Any] = {"seed": self.seed, "memory_mb": self.memory_mb, "hardware": self.hardware}
-            place: Workplace = Elsewhere(work, shown, self.goal, **how)
+            place: Workplace = Elsewhere(
+                work,
+                shown,
+                self.goal,
+                seed=self.seed,
+                memory_mb=self.memory_mb,
+                systems=[spelled(info) for info in self.infos.values()],
+                hardware=self.hardware,
+            )
         else:
             known = {spelled(info): info for info in self.infos.values()}
             place = Here(Shop(shown, self.goal, seed=self.seed, hardware=self.hardware, known=known))
@@ -230,7 +239,7 @@ class Choosing:
         the other end. Those that were done soonest race first: if time is short, it is the slow ones that miss out.
         """
         began = self.elapsed()
-        end = began + min(WARM_MOST, WARM_SHARE * self.seconds)
+        end = max(min(WARM_MOST, WARM_SHARE * self.seconds), began)  # starting the process is part of it
         tried = {record["system"] for record in self.journal.of("trial")}
         names = [name for name in self.infos if name not in tried]
         jobs = [Job("warm", spelled(self.infos[name])) for name in names]
@@ -272,8 +281,7 @@ class Choosing:
             keep=str(fresh) if keeps else None,
             beats=best if keeps and best > -math.inf else None,
         )
-        grace = self.place.grace
-        outcome = self.place.do(job, min(limit + max(0.25 * limit, grace), max(limit, left) + grace))
+        outcome = self.place.do(job, max(limit, min(left, limit + max(0.25 * limit, self.place.grace))))
         if self.place.has(fresh):
             self.place.move(fresh, self._kept(name))
         return outcome

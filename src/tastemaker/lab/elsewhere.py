@@ -26,7 +26,7 @@ from typing import Any
 
 from tastemaker.data import load_split, save_split
 from tastemaker.lab.attempt import Goal, Outcome
-from tastemaker.lab.shop import Job, Shop, worth_keeping
+from tastemaker.lab.shop import Job, Shop, resolve, worth_keeping
 from tastemaker.train import Bundle, Hardware
 from tastemaker.types import Split, TastemakerError, quiet, replace_file
 
@@ -36,10 +36,21 @@ SPLIT, ORDERS, LOG = "inner", "orders.json", "worker.log"
 
 
 class Elsewhere:
-    """A workplace in another process. Nothing of the test part is in the folder it works from."""
+    """A workplace in another process. Nothing of the test part is in the folder it works from.
+
+    systems: those whose code the process loads before it is ready, so that no job is charged for it
+    """
 
     def __init__(
-        self, folder: Path, split: Split, goal: Goal, *, seed: int, memory_mb: float, hardware: Hardware | None = None
+        self,
+        folder: Path,
+        split: Split,
+        goal: Goal,
+        *,
+        seed: int,
+        memory_mb: float,
+        systems: Sequence[str] = (),
+        hardware: Hardware | None = None,
     ) -> None:
         self.folder, self.memory_mb = folder, memory_mb
         self.process: subprocess.Popen[bytes] | None = None
@@ -52,6 +63,7 @@ class Elsewhere:
         orders = {
             "metric": goal.metric,
             "seed": seed,
+            "systems": list(systems),
             "hardware": [how.device, how.precision, how.compile],
             "path": [place for place in sys.path if place],
         }
@@ -225,6 +237,7 @@ def work() -> None:
         seed=orders["seed"],
         hardware=Hardware(device, precision, compiled),
     )
+    _load(orders["systems"])
     _answer(answers, {"ready": True})
     with quiet():
         while (said := jobs.get()) is not None:
@@ -235,6 +248,16 @@ def work() -> None:
                 bundle.save(job.keep)
             del bundle
             _answer(answers, outcome.to_json())
+
+
+def _load(systems: Sequence[str]) -> None:
+    """Import what jobs will need; torch has parts of its own that it loads at the first step of an optimiser."""
+    for name in systems:
+        resolve(name)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.0).step()
 
 
 def _jobs() -> queue.Queue[dict[str, Any] | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tastemaker.contracts import SystemInfo, capabilities, find, info_of, names
-from tastemaker.types import Cases, Dataset, NotFound, Split, TastemakerError, UsageError, nearest
+from tastemaker.types import EVENT_COLUMNS, Cases, Dataset, NotFound, Split, TastemakerError, UsageError, nearest
 
+SHOWN = 8  # columns that are named
 LISTABLE = {"scores", "embeds", "retrieves"}  # capabilities of which each alone gives lists
 
 
@@ -46,7 +47,10 @@ def entrants(
 def facts(split: Split) -> tuple[str, ...]:
     """What there is to learn from, in words."""
     data, sizes = split.data, split.sizes
-    carried = sorted(name for name in split.train.carries() if name != "events")
+    known = {f"events.{name}" for name in EVENT_COLUMNS} - {"events.time", "events.value"}
+    carried = sorted(split.train.carries() - known - {"events"})
+    if len(carried) > SHOWN:
+        carried = [*carried[:SHOWN], f"{len(carried) - SHOWN} more"]
     return (
         f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {data.n_events:,} events",
         f"split {split.name}: {sizes['train']:,} train, {sizes['valid']:,} valid, {sizes['test']:,} test",

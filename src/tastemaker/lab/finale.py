@@ -24,7 +24,7 @@ REPORTS = "reports"
 MOST = 8  # finalists
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5  # shares of the budget kept for the end
 RESERVED_FOR = 3  # finalists that time is kept for; others come if there is some left
-TIMING_SECONDS, TABLE_SECONDS = 2.5, 1.5  # of timing one's answers, and of tests and pages
+TABLE_SECONDS = 1.5  # of tests and pages
 FEWEST_CASES = 2000  # of the test part, where all of them would take too long
 CAUTION = 1.3  # times what a step took before is what it is expected to take
 
@@ -35,6 +35,7 @@ class Finale:
     kept: where the bundle of a system's best settings lies, if it was kept
     left: seconds until the budget is used up
     write: adds to the journal
+    timing: seconds for which a finalist is asked one at a time, and in batches
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Finale:
         kept: Callable[[str], Path],
         left: Callable[[], float],
         write: Callable[..., None],
+        timing: float,
         seed: int,
     ) -> None:
         self.split, self.goal, self.race, self.infos, self.folder = split, goal, race, infos, folder
-        self.kept, self.left, self.write, self.seed = kept, left, write, seed
+        self.kept, self.left, self.write, self.timing, self.seed = kept, left, write, timing, seed
         self.first: Bundle | None = None
 
     # -- who, and what it takes
@@ -87,7 +89,7 @@ class Finale:
         whole = 1.0 if trial.users is None else self.race.n_users / trial.users
         n_test = min(self.split.sizes["test"], self.split.data.n_users)  # about: the cases are not asked for yet
         fitted = 0.0 if kept else CAUTION * whole * trial.outcome.fit_seconds
-        return fitted + 2.0 * n_test / max(trial.outcome.rate, 1.0) + TIMING_SECONDS
+        return fitted + 2.0 * n_test / max(trial.outcome.rate, 1.0) + 2 * self.timing + 0.5
 
     # -- doing it
 
@@ -170,7 +172,7 @@ class Finale:
         place = bundle.save(self.folder / BUNDLES / contender.name)
         (self.folder / REPORTS).mkdir(parents=True, exist_ok=True)
         report.save(self.folder / REPORTS / f"{contender.name}.parquet")
-        alone, rate = answering(bundle, self.cases, self.goal.k)
+        alone, rate = answering(bundle, self.cases, self.goal.k, self.timing)
         peak = max(bundle.about["fit"]["peak_mb"], trial.outcome.peak_mb)
         costs = Costs(bundle.about["fit"]["seconds"], peak, size_mb(place), alone, rate)
         settings = contender.space.changed(trial.settings)

@@ -15,8 +15,7 @@ import numpy as np
 from tastemaker.train import Bundle
 from tastemaker.types import Cases, quiet
 
-SINGLE_SECONDS, SINGLE_MOST = 1.0, 200  # spent on requests asked one at a time
-BATCH_SECONDS, BATCH_ROWS = 1.0, 1024
+SINGLE_MOST, BATCH_ROWS = 200, 1024  # requests asked one at a time, and at once
 WARM = 3  # requests that do not count
 
 
@@ -44,8 +43,8 @@ class Costs:
         return cls(**found)
 
 
-def answering(bundle: Bundle, cases: Cases, k: int) -> tuple[float, float]:
-    """Milliseconds a request takes alone, and users a second in batches, on these cases."""
+def answering(bundle: Bundle, cases: Cases, k: int, seconds: float = 1.0) -> tuple[float, float]:
+    """Milliseconds a request takes alone, and users a second in batches, each measured for so many seconds."""
     if not len(cases):
         return math.nan, math.nan
     asked = [cases.requests.take(slice(row, row + 1)) for row in range(min(len(cases), SINGLE_MOST + WARM))]
@@ -53,7 +52,7 @@ def answering(bundle: Bundle, cases: Cases, k: int) -> tuple[float, float]:
         for one in asked[:WARM]:
             bundle.retriever.retrieve(one, k)
         times: list[float] = []
-        end = time.perf_counter() + SINGLE_SECONDS
+        end = time.perf_counter() + seconds
         for one in asked[WARM:] or asked:
             began = time.perf_counter()
             bundle.retriever.retrieve(one, k)
@@ -63,7 +62,7 @@ def answering(bundle: Bundle, cases: Cases, k: int) -> tuple[float, float]:
         rows = np.resize(np.arange(len(cases)), BATCH_ROWS)  # few cases are asked again and again
         batch, answered = cases.requests.take(rows), 0
         began = time.perf_counter()
-        while time.perf_counter() - began < BATCH_SECONDS:
+        while time.perf_counter() - began < seconds:
             bundle.retriever.retrieve(batch, k)
             answered += BATCH_ROWS
         return 1000 * median(times), answered / (time.perf_counter() - began)

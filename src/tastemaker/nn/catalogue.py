@@ -25,7 +25,7 @@ def catalogue_softmax(hidden: Tensor, items: Tensor, targets: Tensor, bias: Tens
     Ref: chunks with gradients made on the way forward: Hsu et al., "Liger kernel", arXiv:2410.10989, section 3.2;
         here rows keep their own losses, so they may be weighed afterwards.
     """
-    losses: Tensor = _CatalogueSoftmax.apply(hidden, items, targets, bias)  # type: ignore[no-untyped-call]
+    losses: Tensor = _by_strips(hidden, items, targets, bias)
     return losses
 
 
@@ -51,6 +51,10 @@ class _CatalogueSoftmax(torch.autograd.Function):
         else:
             _, *ready = _sweep(hidden, items, targets, bias, weights, ctx.type, True)
         return ready[0], ready[1], None, ready[2] if ctx.biased else None
+
+
+# compiled it would gain nothing: it is a loop that looks at its data
+_by_strips: Any = torch.compiler.disable(_CatalogueSoftmax.apply)  # type: ignore[no-untyped-call]
 
 
 def _sweep(

@@ -27,7 +27,7 @@ def penalised_bpr(users: Tensor, items: Tensor, reg: float = 0.0) -> Tensor:
     Ref: Rendle et al., "BPR", UAI 2009, arXiv:1205.2618, section 4.
     """
     if users.device.type == "cpu" and users.dtype == items.dtype == torch.float32 and not torch.compiler.is_compiling():
-        value: Tensor = _PenalisedBPR.apply(users, items, reg)
+        value: Tensor = _PenalisedBPR.apply(users, items, reg)  # type: ignore[no-untyped-call]
         return value
     return plain_penalised_bpr(users, items, reg)
 
@@ -43,11 +43,11 @@ def plain_penalised_bpr(users: Tensor, items: Tensor, reg: float = 0.0) -> Tenso
 class _PenalisedBPR(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, reg: float) -> Tensor:  # type: ignore[override]
-        read = users.contiguous(), items.contiguous()
-        ctx.save_for_backward(*read)
-        ctx.reg, ctx.slopes = reg, np.empty(items.shape[:2], dtype=np.float32)
-        rows = np.empty(len(users), dtype=np.float32)
-        _losses(*(t.detach().numpy() for t in read), np.float32(reg / 2), rows, ctx.slopes)
+        users, items = users.detach().contiguous(), items.detach().contiguous()
+        rows, slopes = np.empty(len(users), dtype=np.float32), np.empty(items.shape[:2], dtype=np.float32)
+        _losses(users.numpy(), items.numpy(), np.float32(reg / 2), rows, slopes)
+        ctx.save_for_backward(users, items)
+        ctx.reg, ctx.slopes = reg, slopes
         return torch.from_numpy(rows)
 
     @staticmethod
@@ -55,8 +55,8 @@ class _PenalisedBPR(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> Any:  # type: ignore[override]
         users, items = ctx.saved_tensors
         of_users, of_items = torch.empty_like(users), torch.empty_like(items)
-        arrays = (t.numpy() for t in (users, items, given.contiguous(), of_users, of_items))
-        _gradients(*arrays, np.float32(ctx.reg), ctx.slopes)
+        u, i, of_u, of_i = users.numpy(), items.numpy(), of_users.numpy(), of_items.numpy()
+        _gradients(u, i, given.contiguous().numpy(), of_u, of_i, np.float32(ctx.reg), ctx.slopes)
         return of_users, of_items, None
 
 

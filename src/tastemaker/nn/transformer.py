@@ -97,7 +97,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         if dim % n_heads:
-            raise ValueError(f"{n_heads} heads share a width of {dim} evenly")
+            raise ValueError(f"{n_heads} heads do not share a width of {dim} evenly")
         self.blocks = nn.ModuleList(
             Block(dim, n_heads, hidden or 4 * dim, dropout, causal=causal, norm=norm, activation=activation)
             for _ in range(n_layers)

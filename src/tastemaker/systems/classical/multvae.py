@@ -117,7 +117,8 @@ class MultVAE(nn.Module):
         rows = torch.repeat_interleave(torch.arange(len(batch), device=sums.device), lengths)
         chosen = logits.new_zeros(len(batch)).index_add(0, rows, logits[rows, batch.items])
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1)
-        return lengths * torch.logsumexp(logits, dim=-1) - chosen + self.beta * divergence
+        costs: Tensor = lengths * torch.logsumexp(logits, dim=-1) - chosen + self.beta * divergence
+        return costs
 
     @torch.no_grad()
     def queries(self, requests: Requests) -> Tensor:

@@ -72,9 +72,7 @@ class SimpleX(nn.Module):
         margin: float = setting(
             0.9, "Cosine below which a negative counts for nothing.", low=-1.0, high=1.0, search=(0.0, 0.95)
         )
-        weight: float = setting(
-            250.0, "Weight of the mean over the negatives.", low=0.0, search=(10, 1000), log=True
-        )
+        weight: float = setting(250.0, "Weight of the mean over the negatives.", low=0.0, search=(10, 1000), log=True)
         negatives: int = setting(2000, "Items a choice is held against.", low=1, search=(50, 2000), log=True)
         sharing: bool = setting(True, "Draw the negatives once for the whole batch.")
         dropout: float = setting(0.1, "Dropout of the fused vector.", low=0.0, high=0.99, search=(0.0, 0.3))
@@ -138,7 +136,8 @@ class SimpleX(nn.Module):
         else:
             queries = users if self.config.pooling == "user_attention" else self.query.expand_as(users)
             pooled = attend(queries, torch.tanh(self.key(pool)), pool, history, offsets)
-        return self.config.gamma * users + (1 - self.config.gamma) * self.mix(pooled)
+        fused: Tensor = self.config.gamma * users + (1 - self.config.gamma) * self.mix(pooled)
+        return fused
 
     @torch.no_grad()
     def queries(self, requests: Requests) -> Tensor:

@@ -92,7 +92,7 @@ class GRU4Rec(nn.Module):
     def __init__(self, config: Config, schema: Schema) -> None:
         super().__init__()
         self.config, self.n_items = config, schema.n_items
-        self.table = Table(schema.n_items + 1, config.dim, std=None)
+        self.table = Table(schema.n_items + 1, config.dim, std=None, sparse=config.loss != "softmax")
         self.bias = nn.Parameter(torch.zeros(schema.n_items))
         self.drop = Dropout(config.dropout)
         between = config.dropout if config.n_layers > 1 else 0.0

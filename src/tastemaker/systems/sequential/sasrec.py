@@ -106,6 +106,10 @@ class SASRec(nn.Module):
         patience: int = setting(10, "Evaluations without a rise before training stops.", low=1)
         every: int = setting(2, "Epochs between evaluations.", low=1)
 
+        def __post_init__(self) -> None:
+            if self.dim % self.n_heads:
+                raise ValueError(f"{self.n_heads} heads do not share a width of {self.dim} evenly")
+
     def __init__(self, config: Config, schema: Schema) -> None:
         super().__init__()
         self.config, self.n_items = config, schema.n_items
