@@ -123,9 +123,9 @@ def test_a_negative_of_minus_infinity_takes_no_part() -> None:
 
 # -- sampled softmax against the full one
 
-I, B = 12, 4
-LOGITS = torch.tensor(RNG.normal(size=(B, I)))
-TARGETS = torch.tensor(RNG.integers(0, I, B))
+N, B = 12, 4
+LOGITS = torch.tensor(RNG.normal(size=(B, N)))
+TARGETS = torch.tensor(RNG.integers(0, N, B))
 
 
 def full_gradient(targets: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def full_gradient(targets: Tensor) -> Tensor:
 
 def sampled_gradient(corrected: bool, n: int = 400, draws: int = 800) -> Tensor:
     """Mean gradient where negatives are drawn unevenly, the target never among them."""
-    q = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(I) * 5))
+    q = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(N) * 5))
     without = q.repeat(B, 1).scatter(1, TARGETS.unsqueeze(1), 0.0)
     without = without / without.sum(dim=1, keepdim=True)
     logits = LOGITS.clone().requires_grad_()
@@ -160,11 +160,11 @@ def test_corrected_for_sampling_the_gradient_is_that_of_the_full_softmax() -> No
 def test_corrected_in_batch_softmax_is_the_full_softmax_in_expectation() -> None:
     """Rows of a batch are each other's negatives; what is popular among them is not held against popular items."""
     rng, batches, rows = np.random.default_rng(1), 400, 128
-    frequency = rng.dirichlet(np.ones(I) * 2)
+    frequency = rng.dirichlet(np.ones(N) * 2)
     itself = torch.eye(rows, dtype=torch.bool)
-    found = {True: np.zeros((B, I)), False: np.zeros((B, I))}
+    found = {True: np.zeros((B, N)), False: np.zeros((B, N))}
     for _ in range(batches):
-        users, items = rng.integers(0, B, rows), rng.choice(I, rows, p=frequency)  # an item depends on no user here
+        users, items = rng.integers(0, B, rows), rng.choice(N, rows, p=frequency)  # an item depends on no user here
         logq = torch.tensor(np.log(frequency[items]))
         for corrected, gradient in found.items():
             scores = LOGITS[users][:, items].requires_grad_()
@@ -172,8 +172,8 @@ def test_corrected_in_batch_softmax_is_the_full_softmax_in_expectation() -> None
             using = (logq, logq) if corrected else (None, None)
             losses.sampled_softmax(scores.diagonal(), held, *using).mean().backward()
             assert scores.grad is not None
-            places = users[:, None] * I + items[None, :]
-            gradient += np.bincount(places.ravel(), scores.grad.numpy().ravel(), B * I).reshape(B, I) / batches
+            places = users[:, None] * N + items[None, :]
+            gradient += np.bincount(places.ravel(), scores.grad.numpy().ravel(), B * N).reshape(B, N) / batches
     probabilities = torch.softmax(LOGITS, dim=1).numpy()
     expected = (probabilities - frequency) / B
     off, biased = (np.abs(gradient - expected).max() for gradient in found.values())

@@ -138,6 +138,7 @@ def test_accumulated_batches_are_one_large_batch(parts: Split) -> None:
 
 def test_rates_follow_the_schedule(parts: Split) -> None:
     """With a rate that falls to 0 the last steps hardly move, and a warmup makes the first ones small."""
+
     def rates(**config: Any) -> list[float]:
         moved: list[float] = []
 
