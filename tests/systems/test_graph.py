@@ -22,7 +22,7 @@ from tastemaker.systems.graph.gte import layer_weights
 from tastemaker.train import fit
 from tastemaker.train.engine import built, run_stage
 from tastemaker.train.run import Run
-from tastemaker.types import BundleError, Dataset, Requests, Schema, UsageError, make_config
+from tastemaker.types import BundleError, Dataset, Requests, Schema, make_config
 
 RNG = np.random.default_rng(12)
 N_USERS, N_ITEMS = 40, 30
@@ -264,11 +264,6 @@ def test_dropped_edges_change_training_and_not_the_answer() -> None:
     plain, dropped = (seen("lightgcn", dim=6, dropout=rate) for rate in (0.0, 0.4))
     assert plain.losses[0] != dropped.losses[0] and abs(plain.losses[0] - dropped.losses[0]) < 0.05
     np.testing.assert_allclose(dropped.system.eval().items(), dense_means(dropped.system, True)[N_USERS:], atol=1e-6)
-
-
-def test_a_graph_without_layers_is_refused() -> None:
-    with pytest.raises(UsageError, match="layer 1"):
-        node_vectors.NodeVectors().fill(seen("lightgcn").system.graph, torch.zeros(70, 2), N_USERS, 0, own=False)
 
 
 # -- GTE

@@ -22,7 +22,7 @@ from tastemaker.feeds.sequences import Sequences
 from tastemaker.nn import losses
 from tastemaker.systems.sequential import gru4rec
 from tastemaker.train import fit
-from tastemaker.types import CapabilityError, Dataset, Requests, Schema, make_config
+from tastemaker.types import CapabilityError, ConfigError, Dataset, Requests, Schema, make_config
 
 N_ITEMS = 40
 SYSTEMS = ("sasrec", "gru4rec", "bert4rec")
@@ -340,3 +340,22 @@ def test_sessions_are_learnt_apart() -> None:
     assert len(batch) == 12 and batch.longest == 4
     with pytest.raises(CapabilityError, match="no column 'session'"):
         next(made("gru4rec", sessions=True).program(data))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_nothing_asked_or_shared_out_is_answered_with_nothing(name: str) -> None:
+    """One of several processes may get no sequence of a batch."""
+    system = made(name)
+    assert system.queries(Requests.of_items([])).shape == (0, system.items().shape[1])
+    stage = stage_of(system, chain(20, 9))
+    stage.feed.start(3)
+    none = tensors(stage.feed.batch(0, 0).take(slice(0, 0)), "cpu")
+    rows = stage.objective(stage.gather(none), none)
+    rows.sum().backward()
+    assert rows.shape == (0,) and all(p.grad is None or not p.grad.any() for p in system.parameters())
+
+
+def test_heads_that_do_not_share_the_width_are_refused() -> None:
+    for name in ("sasrec", "bert4rec"):
+        with pytest.raises(ConfigError, match="3 heads"):
+            make_config(find(name).config, {"n_heads": 3})

@@ -253,7 +253,7 @@ class Choice:
             drawn.add_row(
                 Text(one.name, style=style),
                 Text.assemble((number(row["value"]), style), (half, "dim")),
-                Text(self.gives_up(row).partition(" ±")[0]),
+                Text("" if row["difference"] is None else self.gives_up(row).partition(" ±")[0]),
                 *(Text(_short(row[what])) for what in costs),
                 Text(marks),
             )

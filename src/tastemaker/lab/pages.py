@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from tastemaker.contracts import FAMILIES, SystemInfo, find, names
 from tastemaker.data.splits import KINDS
-from tastemaker.evaluate import METRICS, Comparison
+from tastemaker.evaluate import METRICS
 from tastemaker.lab.amounts import spoken
 from tastemaker.types import settings
 
@@ -108,20 +106,6 @@ def stored_results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
-def leaderboard(comparison: Comparison, metrics: Sequence[str]) -> str:
-    """Systems by metrics as a Markdown table: means with half their intervals, the best in bold, ties marked."""
-    cells: dict[str, dict[str, str]] = {}
-    for row in comparison.summary().filter(pl.col("metric").is_in(list(metrics))).iter_rows(named=True):
-        shown = f"{row['mean']:.4f}"
-        if row["low"] is not None:
-            shown += f" ± {(row['high'] - row['low']) / 2:.4f}"
-        marked = f"**{shown}**" if row["best"] else f"{shown} ≈" if row["tied"] else shown
-        cells.setdefault(row["system"], {})[row["metric"]] = marked
-    lines = ["| system | " + " | ".join(metrics) + " |", "|---" + "|---:" * len(metrics) + "|"]
-    lines += [f"| `{name}` | " + " | ".join(row.get(m, "") for m in metrics) + " |" for name, row in cells.items()]
-    return "\n".join([*lines, "", "Bold: best. ≈: cannot be told from the best (paired permutation test, Holm)."])
-
-
 def choice_table(choice: Choice) -> str:
     """What a choice found, as a Markdown table: figures, what each system gives up, and its costs."""
     metric = choice.goal.metric
@@ -134,8 +118,9 @@ def choice_table(choice: Choice) -> str:
         costs = [row["fit_seconds"], row["bundle_mb"], row["ms_per_request"], row["users_per_second"]]
         shown = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.2g}" for cost in costs]
         lines.append(f"| {name} | {row['value']:.4f}{half} | {choice.gives_up(row)} | " + " | ".join(shown) + " |")
-    tried = f"{len(choice.contenders)} systems raced for {spoken(choice.budget)}; {choice.budget_said()}"
-    return "\n".join([*lines, "", "≈: cannot be told from the choice (paired permutation test, Holm). " + tried])
+    said = "≈: cannot be told from the choice (paired permutation test, Holm). "
+    tried = f"{len(choice.contenders)} systems raced, for {spoken(choice.budget)} in all. {choice.budget_said()}"
+    return "\n".join([*lines, "", said + tried])
 
 
 def splits_table() -> str:

@@ -45,7 +45,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
     def backward(ctx: Any, weights: Tensor) -> Any:  # type: ignore[override]
         hidden, items, targets, *rest = ctx.saved_tensors
         bias, gradients = (rest[0], rest[1:]) if ctx.biased else (None, rest)
-        first = weights[:1]
+        first = weights[:1] if len(weights) else weights.new_zeros(1)
         if bool((weights == first).all()):
             ready = [gradient * first for gradient in gradients]
         else:
@@ -72,7 +72,9 @@ def _sweep(
     by_hidden = torch.empty_like(hidden) if wanted else None
     by_items = torch.zeros(items.shape, dtype=torch.float32, device=device) if wanted else None
     by_bias = torch.zeros_like(bias) if wanted and bias is not None else None
-    rows_a_strip = min(len(hidden), max(items.shape[1], CELLS.get(device.type, CELLS_ELSEWHERE) // max(1, n_items)))
+    rows_a_strip = min(
+        max(1, len(hidden)), max(items.shape[1], CELLS.get(device.type, CELLS_ELSEWHERE) // max(1, n_items))
+    )
     strip = torch.empty(rows_a_strip, n_items, dtype=kind, device=device)
     cast, start_at = items.to(kind), None if bias is None else bias.to(kind)
     for start in range(0, len(hidden), rows_a_strip):

@@ -30,7 +30,7 @@ NAMES = ("users", "items", "messages")
 class NodeVectors(nn.Module):
     """users [U, D], items [I, D] and the items' messages [I, D]; without rows before `fill`, and in no `state_dict`.
 
-    A user without an edge has a row of zeros, and counts as a stranger.
+    A user without an edge has a row of zeros, and counts as a stranger; an item without one has no message.
     """
 
     users: Tensor
@@ -56,8 +56,9 @@ class NodeVectors(nn.Module):
         before = power_sum(graph, x, n_layers - 1) if n_layers else torch.zeros_like(x)
         mean = spmm(graph, before, x if own else None).div_(n_layers + own)
         degrees = graph.degrees().to(x.dtype).unsqueeze(1)
-        self.users, self.items = mean[:n_users] * (degrees[:n_users] > 0), mean[n_users:]
-        self.messages = before[n_users:] / (degrees[n_users:].clamp(min=1).sqrt() * (n_layers + own))
+        linked, roots = degrees > 0, degrees.clamp(min=1).sqrt()
+        self.users, self.items = mean[:n_users] * linked[:n_users], mean[n_users:]
+        self.messages = (before * linked / (roots * (n_layers + own)))[n_users:]
 
     def queries(self, requests: Requests, histories: Callable[[Requests, int], sp.csr_array]) -> Tensor:
         """Vectors of the requests [B, D]; of a stranger without a history, the mean of all users.

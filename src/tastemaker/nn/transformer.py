@@ -33,8 +33,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[N, D] to [N, D]."""
+        shape = layout.n_rows, layout.length, self.n_heads, x.shape[-1] // self.n_heads
         queries, keys, values = (
-            layout.pad(part).view(layout.n_rows, layout.length, self.n_heads, -1).transpose(1, 2)  # [B, H, L, D / H]
+            layout.pad(part).view(shape).transpose(1, 2)  # [B, H, L, D / H]
             for part in self.inward(x).chunk(3, dim=-1)
         )
         mask = None

@@ -137,6 +137,8 @@ class GRU4Rec(nn.Module):
         """The state after each event [N, D], from the vectors of the events [N, D]."""
         layout = Layout.of(batch.offsets, batch.longest, len(rows))
         rows = self.drop(rows)
+        if not len(rows):
+            return rows
         if rows.device.type == "cpu" and len(rows) < SPARSE * layout.n_rows * layout.length:
             states = self._packed(rows, layout)
         else:
