@@ -69,7 +69,7 @@ def test_products_are_those_of_torch_and_scipy(problem: Any, from_start: bool, s
     ours, theirs = spmm(graph, x, given_start, rows), spmm_reference(graph, x, given_start, rows)
     close(ours, theirs)
     scipys = matrix.astype(np.float64) @ x.detach().numpy() + (start.detach().numpy() if from_start else 0)
-    close(ours.detach(), torch.tensor(scipys if rows is None else scipys[rows], dtype=torch.float32))
+    close(ours.detach(), torch.tensor(scipys if rows is None else scipys[rows.numpy()], dtype=torch.float32))
     close(gradients(ours, of, 1), gradients(theirs, of, 1))
 
 
