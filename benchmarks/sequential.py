@@ -1,13 +1,14 @@
 """SASRec and GRU4Rec: seconds an epoch, SASRec beside RecTools' on the same sequences.
 
 python benchmarks/sequential.py                 writes benchmarks/results/sequential.json
-python benchmarks/sequential.py --rounds 5 --epochs 10
+python benchmarks/sequential.py --rounds 5 --epochs 10 --threads 1
 
 Both sides learn from MovieLens-100K without the last two choices of each user, in one order: vectors of 64, two
 blocks of two heads, the last 50 items of a history, batches of 128, dropout 0.2, the softmax over the whole
 catalogue, float32, Adam. Each round runs every side once, in a process of its own; an epoch's time is that between
 its first and its last step, and the first epoch, which warms up, does not count. "fit_s / epochs" is the whole call
-of `fit`, set-up included. On a busy machine processor seconds are the steadier figure.
+of `fit`, set-up included. On a busy machine one thread and processor seconds are the steadier figures: threads that
+wait for one another waste their turn there, on either side.
 
 RecTools keeps the last 51 items of a history and learns from nothing before them, as ours does with windows="last".
 Ours with windows="all" learns from every choice: an epoch has twice the work. So does an epoch of GRU4Rec, which
@@ -42,18 +43,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    python, threads = peer("rectools"), len(os.sched_getaffinity(0))
+    python, threads = peer("rectools"), given.threads
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     runs: dict[str, list[Any]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         size = in_fresh_process("sequential:prepare", folder=folder)["value"]
         for turn in range(given.rounds):
             for side in sorted(SIDES, reverse=bool(turn % 2)):
-                how = {"folder": folder, "threads": threads, "epochs": given.epochs}
+                how: dict[str, Any] = {"environment": environment, "timeout": 1800, "folder": folder}
+                how |= {"threads": threads, "epochs": given.epochs}
                 done = (
-                    in_fresh_process("sequential:ours", timeout=1800, **how, **SIDES[side])
+                    in_fresh_process("sequential:ours", **how, **SIDES[side])
                     if SIDES[side]
-                    else in_fresh_process("sequential:theirs", python=python, timeout=1800, **how)
+                    else in_fresh_process("sequential:theirs", python=python, **how)
                 )
                 if "error" in done:
                     raise SystemExit(f"{side}: {done['error']}")

@@ -277,7 +277,7 @@ def test_a_process_of_its_own_is_stopped_when_time_or_memory_is_out(
 ) -> None:
     (tmp_path / "mischief_of_a_test.py").write_text(MISCHIEF)
     monkeypatch.syspath_prepend(str(tmp_path))
-    place = Elsewhere(tmp_path / "work", untested(parts), Goal.of("ndcg@10"), seed=0, memory_mb=2000.0)
+    place = Elsewhere(tmp_path / "work", untested(parts), Goal.of("ndcg@10"), seed=0, memory_mb=1000.0)
     keep = tmp_path / "kept"
 
     def job(what: str, **more: Any) -> Job:
@@ -289,7 +289,7 @@ def test_a_process_of_its_own_is_stopped_when_time_or_memory_is_out(
         late = place.do(job("sleep"), 0.5)
         assert late.state == "late" and 0.4 < late.seconds < 3
         hungry = place.do(job("eat"), 60.0)
-        assert hungry.state == "failed" and "more than 2,000 MB" in hungry.reason and hungry.peak_mb > 2000
+        assert hungry.state == "failed" and "more than 1,000 MB" in hungry.reason and hungry.peak_mb > 1000
         dead = place.do(job("die"), 60.0)
         assert dead.state == "failed" and "died" in dead.reason
         kept = place.do(Job("trial", "popularity", {}, keep=str(keep), beats=0.0), 60.0)

@@ -83,7 +83,7 @@ class GRU4Rec(nn.Module):
             choices=("last", "all"),
             search=("last", "all"),
         )
-        lr: float = setting(0.001, "Learning rate.", low=1e-6, high=1.0, log=True, search=(3e-4, 1e-2))
+        lr: float = setting(0.003, "Learning rate.", low=1e-6, high=1.0, log=True, search=(3e-4, 1e-2))
         batch_size: int = setting(128, "Windows a step.", low=1)
         epochs: int = setting(200, "Most epochs.", low=1)
         patience: int = setting(10, "Evaluations without a rise before training stops.", low=1)
