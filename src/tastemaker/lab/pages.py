@@ -204,9 +204,11 @@ def filled(text: str, name: str, block: str) -> str:
     return f"{before}{begin}\n{block}\n{end}{after}" if found and also else text
 
 
-def _metric_order(name: str) -> tuple[int, str]:
-    metric, _, k = name.partition("@")
-    return int(k or 0), metric
+def _metric_order(name: str) -> tuple[str, int, str]:
+    """Masked figures first, then by cut-off: "ndcg@10", "ndcg@10 unmasked"."""
+    metric, _, rest = name.partition("@")
+    k, _, mark = rest.partition(" ")
+    return mark, int(k or 0), metric
 
 
 def _cell(value: Any) -> str:
