@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tastemaker.nn import losses
-from tastemaker.nn.pairwise import penalised_bpr, plain_penalised_bpr
+from tastemaker.nn.pairwise import penalised_bpr, plain_penalised_bpr, scores_of
 
 RNG = np.random.default_rng(4)
 Floats = Any
@@ -217,3 +217,15 @@ def test_the_fused_step_takes_views_and_other_precisions() -> None:
     penalised_bpr(single, things, 0.1).sum().backward()
     torch.testing.assert_close(penalised_bpr(single, things, 0.1), plain_penalised_bpr(single, things, 0.1))
     assert things.grad is not None and torch.isfinite(things.grad).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_scores_of_rows_are_inner_products(bias: bool) -> None:
+    users = torch.from_numpy(RNG.standard_normal((7, 5)).astype(np.float32))
+    items = torch.from_numpy(RNG.standard_normal((9, 5 + bias)).astype(np.float32))
+    rows, columns = RNG.integers(0, 7, 4), RNG.integers(0, 9, (4, 3))
+    expected = (users[:, None] * items[None, :, :5]).sum(-1) + (items[:, 5] if bias else 0.0)
+    found = scores_of(users, items, rows, columns)
+    torch.testing.assert_close(found, expected[rows[:, None], columns])
+    plain = scores_of(users.double(), items.double(), rows, columns)
+    torch.testing.assert_close(found.double(), plain, rtol=1e-5, atol=1e-6)

@@ -4,10 +4,13 @@ The score is p_u . q_i + b_i. Each choice of an epoch is held against items draw
 logistic loss of the difference of their scores, with squared lengths of the vectors it touches as the penalty.
 
 Kept from the paper: the criterion and the bootstrap sampling of negatives. Changed: Adam in the place of plain
-stochastic descent, whose rate needs tuning for each dataset; updates touch only the rows of a batch.
+stochastic descent, whose rate needs tuning for each dataset; updates touch only the rows of a batch. With `pool` above
+1 a negative is the one, of so many drawn, which the system scores highest as it stands (Zhang et al.): most items
+drawn blindly lie far below the choice already and teach nothing.
 
 Ref: Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian personalized ranking from implicit feedback",
-UAI 2009, arXiv:1205.2618.
+UAI 2009, arXiv:1205.2618; Zhang, Chen, Wang, Yu, "Optimizing top-N collaborative filtering via dynamic negative item
+sampling", SIGIR 2013.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tastemaker.contracts import Optimiser, Plateau, Program, Train, system
-from tastemaker.feeds import Triplets, interaction_matrix, popular, triplets
-from tastemaker.nn.pairwise import penalised_bpr
+from tastemaker.feeds import Triplets, hardest, interaction_matrix, popular, triplets
+from tastemaker.nn.pairwise import penalised_bpr, scores_of
 from tastemaker.nn.table import Table
 from tastemaker.types import Dataset, Requests, Schema, setting
 
@@ -49,8 +54,9 @@ class BPRMF(nn.Module):
     class Config:
         dim: int = setting(64, "Width of the vectors.", low=1, search=(32, 256), log=True)
         lr: float = setting(0.003, "Learning rate.", low=1e-6, high=1.0, log=True, search=(3e-4, 0.03))
-        reg: float = setting(1e-4, "Weight of the squared vectors of a batch.", low=0.0, log=True, search=(1e-6, 1e-2))
+        reg: float = setting(0.01, "Weight of the squared vectors of a batch.", low=0.0, log=True, search=(1e-5, 0.1))
         negatives: int = setting(1, "Items a choice is held against.", low=1, search=(1, 16), log=True)
+        pool: int = setting(1, "Items drawn for a negative, which is the hardest.", low=1, search=(1, 32), log=True)
         power: float = setting(
             0.0, "Negatives are drawn in proportion to popularity to this power; 0: all alike.", low=0.0, high=1.0
         )
@@ -68,13 +74,21 @@ class BPRMF(nn.Module):
 
     def program(self, data: Dataset) -> Program:
         c, matrix = self.config, interaction_matrix(data)
+        negatives = popular(matrix, c.negatives * c.pool, c.power)
+        if c.pool > 1:
+            negatives = hardest(negatives, self.scores, c.negatives)
         yield Train(
-            triplets(matrix, c.batch_size, popular(matrix, c.negatives, c.power)),
+            triplets(matrix, c.batch_size, negatives),
             self.gather,
             self.objective,
             until=Plateau("ndcg@20", c.patience, c.every, c.epochs),
             optimiser=Optimiser(lr=c.lr),
         )
+
+    @torch.no_grad()
+    def scores(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Tensor:
+        """Scores of users [B] for items [B, m] of their own."""
+        return scores_of(self.user_table.weight, self.item_table.weight, users, items)
 
     def gather(self, batch: Triplets) -> Rows:
         numbers = torch.cat([batch.items.unsqueeze(1), batch.negatives], dim=1)
