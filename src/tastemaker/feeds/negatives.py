@@ -103,6 +103,38 @@ class Hardest:
         return np.take_along_axis(pool, np.argsort(-scores, axis=1, kind="stable")[:, : self.n], axis=1)
 
 
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Items a user did not choose, each from the stretch of an order that goes with the item which was chosen.
+
+    Shapes:
+        matrix: who chose what [U, I]
+        order: [N] int64, items as they lie
+        starts, stops: [I] int64, with item i those of order[starts[i]:stops[i]] may be drawn
+    """
+
+    matrix: sp.csr_array
+    order: Ints
+    starts: Ints
+    stops: Ints
+
+    def draw(self, users: Ints, items: Ints, n: int, rng: np.random.Generator) -> Ints:
+        """n items a row [B, n], all alike; a user who chose the whole stretch gets any items of it.
+
+        Raises:
+            UsageError: nothing lies in the stretch of one of these items.
+        """
+        empty = self.stops[items] <= self.starts[items]
+        if empty.any():
+            raise UsageError(f"no item can be held against item {items[empty][0]}: its stretch is empty")
+        matrix, out = _checked(self.matrix, n), np.empty((len(users), n), dtype=np.int64)
+        seed = np.uint64(rng.integers(2**63))
+        _draw_stretch(
+            users, matrix.indptr, matrix.indices, self.order, self.starts[items], self.stops[items], seed, out
+        )
+        return out
+
+
 def clashes(matrix: sp.csr_array, users: Ints, items: Ints) -> NDArray[np.bool_]:
     """Whether user b chose item j: [B, n], for items [n] that all users share.
 
@@ -254,6 +286,37 @@ def _draw_absent(indices: Any, start: int, stop: int, reach: Any, share: float) 
             if passed > wanted:
                 break
     return last
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _draw_stretch(
+    users: Any, indptr: Any, indices: Any, order: Any, starts: Any, stops: Any, seed: Any, out: Any
+) -> None:
+    """Draws until the user did not choose the item, and after too many of them one among those left."""
+    width = out.shape[1]
+    for b in range(len(users)):
+        begin, end = indptr[users[b]], indptr[users[b] + 1]
+        size = stops[b] - starts[b]
+        for j in range(width):
+            counter = seed + np.uint64((b * width + j) * (TRIES + 1))
+            item, found = order[starts[b]], False
+            for t in range(TRIES):
+                item = order[starts[b] + int(_share(counter + np.uint64(t)) * size)]
+                if not _has(indices, begin, end, item):
+                    found = True
+                    break
+            if not found:
+                left = 0
+                for place in range(starts[b], stops[b]):
+                    left += not _has(indices, begin, end, order[place])
+                wanted = int(_share(counter + np.uint64(TRIES)) * left)
+                for place in range(starts[b], stops[b] if left else starts[b]):
+                    if not _has(indices, begin, end, order[place]):
+                        if not wanted:
+                            item = order[place]
+                            break
+                        wanted -= 1
+            out[b, j] = item
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
