@@ -95,6 +95,7 @@ def test_tables_add_rows_and_attributes() -> None:
         ({"users": pl.DataFrame({"user": [1, None]})}, "must not be missing"),
         ({"items": pl.DataFrame({"name": [1]})}, "needs the column 'item'"),
         ({"time_unit": None}, "say its unit"),
+        ({"time_unit": "s"}, "one of us, step"),
         ({"events": pl.DataFrame({"user": [1, None], "item": [1, 2], "time": [1, 2]})}, "every event needs a user"),
         ({"events": pl.DataFrame({"user": [1, 2], "item": [1, 2], "time": [1, None]})}, "every event needs one"),
         ({"events": pl.DataFrame({"user": [1.5, 2], "item": [1, 2], "time": [1, 3]})}, "whole numbers or strings"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -88,6 +88,8 @@ class Dataset:
         for name, dtype in EVENT_COLUMNS.items():
             if name in self.events.columns and self.events[name].dtype != dtype:
                 raise DataError(f"the event column {name!r} must be {dtype}, got {self.events[name].dtype}")
+        if self.time_unit not in (None, *get_args(TimeUnit)):
+            raise DataError(f"time_unit is one of {', '.join(get_args(TimeUnit))}, or None, got {self.time_unit!r}")
         if ("time" in self.events.columns) != (self.time_unit is not None):
             raise DataError(f"time_unit is given exactly where events have a time, got {self.time_unit!r}")
         if self.events["user"].null_count() or ("time" in self.events.columns and self.events["time"].null_count()):
