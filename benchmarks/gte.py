@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from common import page_table, write
 
 KS = (20, 40)
