@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--at", type=int, nargs="+", default=[1, 2, 5, 10], help="epochs after which to look")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020])
     parser.add_argument("--sides", nargs="+", default=["ours", "theirs"], choices=["ours", "theirs"])
-    parser.add_argument("--hours", type=float, default=4.0, help="after which a run is given up")
+    parser.add_argument("--hours", type=float, default=4.0, help="after which a run ends with the looks it has had")
     asked = parser.parse_args()
     if data_folder(DATA[asked.data]) is None:
         raise SystemExit(f"{DATA[asked.data]} is not there: set TASTEMAKER_DATA to the folder of data sets")
@@ -53,18 +54,14 @@ def main() -> None:
         more = {"reference": str(asked.reference.resolve())} if side == "theirs" else {}
         found[side] = []
         for seed in asked.seeds:
-            done = in_fresh_process(
-                f"lightgcn:{side}",
-                timeout=asked.hours * 3600,
-                data=asked.data,
-                at=asked.at,
-                seed=seed,
-                **python,
-                **more,
-            )
-            if "error" in done:
-                raise SystemExit(f"{side}: {done['error']}")
-            found[side].append({"seed": seed, "peak_mb": done["peak_mb"], "epochs": done["value"]})
+            with tempfile.TemporaryDirectory() as folder:
+                looks = Path(folder) / "looks.jsonl"
+                how = {"data": asked.data, "at": asked.at, "seed": seed, "looks": str(looks)}
+                done = in_fresh_process(f"lightgcn:{side}", timeout=asked.hours * 3600, **how, **python, **more)
+                epochs = [json.loads(line) for line in looks.read_text().splitlines()] if looks.is_file() else []
+            if not epochs:
+                raise SystemExit(f"{side}: {done.get('error', 'no epoch was looked at')}")
+            found[side].append({"seed": seed, "peak_mb": done.get("peak_mb"), "epochs": epochs})
             write(name, found, tables(found))
     for table in tables(found):
         print(table["title"], *table["rows"], sep="\n")
@@ -105,18 +102,24 @@ def lists(part: str) -> str:
     return "".join(f"{user} {' '.join(map(str, items))}\n" for user, items in users.iter_rows())
 
 
-def ours(data: str, at: list[int], seed: int) -> list[dict[str, Any]]:
+def append(looks: str, record: dict[str, Any]) -> None:
+    """Keep a look at once: a run may be given up."""
+    with Path(looks).open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def ours(data: str, at: list[int], seed: int, looks: str) -> None:
     """What `fit` and `evaluate` give after each of these epochs; seconds are those of training so far."""
-    from tastemaker.data import read, split
+    from tastemaker.data import split
+    from tastemaker.data.sources import get
     from tastemaker.evaluate import evaluate
     from tastemaker.train import fit
     from tastemaker.types import quiet
 
     folder = data_folder(DATA[data])
     assert folder is not None
-    parts = split(read(folder), "column:split")
+    parts = split(get(DATA[data], folder=folder), "column:split")
     cases = parts.cases("test")
-    found: list[dict[str, Any]] = []
     losses: list[float] = []
     spent, since, epoch = 0.0, time.process_time(), 0
 
@@ -131,16 +134,15 @@ def ours(data: str, at: list[int], seed: int) -> list[dict[str, Any]]:
         if epoch in at:
             report = evaluate(system, cases, train=parts.train, ks=(20,), metrics=METRICS)
             figures = {f"{name}@20": report.value(f"{name}@20") for name in METRICS}
-            found.append({"epoch": epoch, **figures, "cpu_seconds": round(spent, 1)})
+            append(looks, {"epoch": epoch, "loss": losses[-1], **figures, "cpu_seconds": round(spent, 1)})
         since = time.process_time()
         return float(epoch)
 
     with quiet():
         fit("lightgcn", parts.train, {"epochs": max(at), "every": 1}, seed=seed, judge=judge, loggers=[Watch()])
-    return [{**record, "loss": losses[record["epoch"] - 1]} for record in found]
 
 
-def theirs(data: str, at: list[int], seed: int, reference: str) -> list[dict[str, Any]]:
+def theirs(data: str, at: list[int], seed: int, looks: str, reference: str) -> None:
     """What the authors' functions give, called as their main file does."""
     import sys
 
@@ -156,7 +158,7 @@ def theirs(data: str, at: list[int], seed: int, reference: str) -> list[dict[str
 
     model = register.MODELS[world.model_name](world.config, register.dataset).to(world.device)
     loss = utils.BPRLoss(model, world.config)
-    found, spent, losses = [], 0.0, []
+    spent, losses = 0.0, []
     stage = loss.stageOne
     loss.stageOne = lambda *batch: losses.append(stage(*batch)) or losses[-1]
     for epoch in range(1, max(at) + 1):
@@ -167,8 +169,8 @@ def theirs(data: str, at: list[int], seed: int, reference: str) -> list[dict[str
         if epoch in at:
             figures = Procedure.Test(register.dataset, model, epoch, None, world.config["multicore"])
             record = {f"{name}@20": float(figures[name][0]) for name in METRICS}
-            found.append({"epoch": epoch, **record, "cpu_seconds": round(spent, 1), "loss": sum(losses) / len(losses)})
-    return found
+            mean = sum(losses) / len(losses)
+            append(looks, {"epoch": epoch, "loss": mean, **record, "cpu_seconds": round(spent, 1)})
 
 
 if __name__ == "__main__":
