@@ -72,6 +72,7 @@ class Track:
     journal: Journal
     stop_after: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    overhead: float = 0.0
     now: float = 0.0
     played: list[tuple[int, str, str, float]] = field(default_factory=list)
 
@@ -94,7 +95,7 @@ class Track:
         if self.stop_after is not None and len(self.played) >= self.stop_after:
             raise KeyboardInterrupt
         outcome = self.runners[contender.name](settings, contender.trained(settings, current.users), seconds)
-        self.now += outcome.seconds
+        self.now += outcome.seconds + self.overhead
         self.played.append((current.number, contender.name, key_of(settings), outcome.seconds))
         return outcome
 
@@ -180,6 +181,18 @@ def test_a_cut_training_goes_on_and_does_not_begin_again() -> None:
     default = [t for t in track.race.contenders["net"].trials if t.settings == {"x": 0.5}]
     assert len(default) > 1 and default[-1].outcome.state == "done"
     assert sum(trial.outcome.seconds for trial in default) == pytest.approx(50)
+
+
+def test_what_lies_between_trials_counts_against_a_systems_share() -> None:
+    """Thousands of quick trials leave those that come after them as much as they had."""
+    quick = {f"quick{i}": closed(lambda x: 0.1, 0.001) for i in range(6)}
+    last = {"slow": closed(lambda x: 0.5, 5.0)}
+    track = Track({**quick, **last}, 70.0, memory(), overhead=0.05, options={"most_rounds": 1, "most_settings": None})
+    track.run()
+    assert [name for _, name, _, _ in track.played].count("slow") == 1
+    kinds = [record for record in track.race.journal.records if record["kind"] == "trial"]
+    assert all(record["taken"] >= 0.05 for record in kinds)
+    assert track.race.contenders["slow"].out is None
 
 
 def test_of_two_cut_settings_the_one_ahead_at_the_same_second_goes_on() -> None:

@@ -48,7 +48,11 @@ NEARLY_ALL = 0.7  # a part of the data as large as this is rounded up to all of 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one system, fitted and judged in a round."""
+    """One setting of one system, fitted and judged in a round.
+
+    allowed: seconds that training might take
+    taken: seconds that it cost the search, from one trial's end to the next: also drawing it, and all between
+    """
 
     round: int
     system: str
@@ -56,6 +60,7 @@ class Trial:
     users: int | None
     allowed: float
     outcome: Outcome
+    taken: float = 0.0
 
     @cached_property
     def key(self) -> str:
@@ -244,12 +249,14 @@ class Race:
 
     def _play(self, contender: Contender, current: Round) -> None:
         """A system's share of a round."""
+        began = self.clock()
         while contender.out is None and (step := self._next(contender, current)) is not None:
             settings, seconds = step
             outcome = Outcome.from_json(
                 self.play(contender, settings, seconds, current).to_json()
             )  # as it is read again
-            trial = Trial(current.number, contender.name, settings, current.users, seconds, outcome)
+            taken, began = round(max(outcome.seconds, self.clock() - began), 3), self.clock()
+            trial = Trial(current.number, contender.name, settings, current.users, seconds, outcome, taken)
             self._note(trial)
             self._write(
                 "trial",
@@ -258,6 +265,7 @@ class Race:
                 settings=settings,
                 users=trial.users,
                 allowed=round(seconds, 3),
+                taken=taken,
                 outcome=outcome.to_json(),
             )
 
@@ -272,7 +280,7 @@ class Race:
     def _next(self, contender: Contender, current: Round) -> tuple[Values, float] | None:
         """The next setting of a system in a round and the seconds it gets; None when its share is used up."""
         mine = [trial for trial in contender.trials if trial.round == current.number]
-        left = current.seconds - sum(trial.outcome.seconds for trial in mine)
+        left = current.seconds - sum(trial.taken for trial in mine)
         if self.left() <= 0 or (mine and left <= 0):
             return None
         done = {trial.key for trial in mine}
@@ -404,5 +412,6 @@ class Race:
                         record["users"],
                         record["allowed"],
                         Outcome.from_json(record["outcome"]),
+                        record["taken"],
                     )
                 )
