@@ -7,7 +7,7 @@ python benchmarks/lightgcn.py LightGCN-PyTorch --data lastfm --at 1 10 50 300
 Writes benchmarks/results/lightgcn-DATA.json. The authors' functions run unchanged, with their own loader, sampler,
 model, Adam and test, in an environment of their own. Both sides have their published settings: 64 dimensions, three
 layers, batches of 2,048 pairs, learning rate .001, penalty 1e-4, and judge on the test part, which decides nothing
-here. They draw other random numbers, so curves agree as two seeds of one program do. Processor seconds, training alone,
+here. They draw other random numbers, so figures agree only up to the luck of a seed. Processor seconds, training alone,
 are summed over all threads; OMP_NUM_THREADS and NUMBA_NUM_THREADS say how many there are.
 """
 
