@@ -253,53 +253,33 @@ def implicit(folder: str, epochs: int, every: int, threads: int) -> dict[str, An
 
 def recbole(folder: str, epochs: int, every: int, threads: int) -> dict[str, Any]:
     import numpy as np
-    import pandas as pd
     import recbole as library
     import torch
-    from recbole.config import Config
-    from recbole.data import create_dataset, data_preparation
     from recbole.trainer import Trainer
-    from recbole.utils import get_model, init_seed
+    from recbole_side import prepared
 
     torch.set_num_threads(threads)
     look = Look(folder)
+    config, train, model = prepared("BPR", look.users, look.items, embedding_size=DIM, train_batch_size=BATCH)
+    tokens = train.dataset.field2id_token
+
+    def vectors(table: Any, field: str, n: int) -> Any:
+        rows = np.zeros((n, DIM), dtype=np.float32)
+        rows[np.array(tokens[field][1:], dtype=np.int64)] = table.weight.detach().numpy()[1:]
+        return rows
+
     with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        (Path(place) / "data").mkdir()
-        table = pd.DataFrame({"user_id:token": look.users, "item_id:token": look.items})
-        for part, rows in (("train", table), ("valid", table[:1000]), ("test", table[:1000])):
-            rows.to_csv(f"data/data.{part}.inter", sep="\t", index=False)
-        settings = {
-            "data_path": place,
-            "benchmark_filename": ["train", "valid", "test"],
-            "load_col": {"inter": ["user_id", "item_id"]},
-            "embedding_size": DIM,
-            "train_batch_size": BATCH,
-            "gpu_id": "",
-            "use_gpu": False,
-            "show_progress": False,
-            "state": "ERROR",
-        }
-        config = Config(model="BPR", dataset="data", config_dict=settings)
-        init_seed(config["seed"], True)
-        train, _, _ = data_preparation(config, create_dataset(config))
-        model = get_model("BPR")(config, train.dataset)
+        config["checkpoint_dir"] = place
         trainer = Trainer(config, model)
-        tokens = train.dataset.field2id_token
         for epoch in range(1, epochs + 1):
             look.begin()
             trainer._train_epoch(train, epoch, show_progress=False)
             look.epoch()
             if epoch == 1 or epoch % every == 0:
-                vectors = []
-                for table, field, n in (
-                    (model.user_embedding, "user_id", look.train.shape[0]),
-                    (model.item_embedding, "item_id", look.train.shape[1]),
-                ):
-                    rows = np.zeros((n, DIM), dtype=np.float32)
-                    rows[np.array(tokens[field][1:], dtype=np.int64)] = table.weight.detach().numpy()[1:]
-                    vectors.append(rows)
-                look.at(*vectors)
+                n_users, n_items = look.train.shape
+                look.at(
+                    vectors(model.user_embedding, "user_id", n_users), vectors(model.item_embedding, "item_id", n_items)
+                )
     return look.value(library.__version__)
 
 

@@ -32,6 +32,7 @@ def main() -> None:
         ("learnt, rivals of any year", {"window": 0.0}, False),
         ("learnt, rivals of the same months", {}, False),
         ("learnt, no covariance penalty", {"window": 0.0, "covariance": 0.0}, False),
+        ("learnt, the nearest rival alone", {"window": 0.0, "hardest": True}, False),
         ("learnt, plots shuffled", {"window": 0.0}, True),
     ):
         runs = [world.judged(world.by_distance(settings, seed, shuffled)) for seed in given.seeds]

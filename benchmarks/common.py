@@ -156,7 +156,10 @@ def write(name: str, payload: Mapping[str, Any], tables: Sequence[Mapping[str, A
     `tables` (of `page_table`) are what the page of benchmarks shows of it.
     """
     RESULTS.mkdir(exist_ok=True)
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    words = [
+        Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]
+    ]  # folders are nobody else's
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     head = {"benchmark": name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": command, "machine": machine()}
     return _store({**head, "tables": list(tables), **payload})
 
@@ -168,12 +171,15 @@ def _store(found: Mapping[str, Any]) -> Path:
 
 
 def lay_out(name: str) -> Path:
-    """Make the tables of a stored result anew, from the figures it has: its benchmark's `tables(found)`."""
+    """Make the tables of a stored result anew, from the figures it has: `tables(found)` of its benchmark.
+
+    NAME is that of the benchmark, or the benchmark's and a part's: "lightgcn-gowalla".
+    """
     import importlib
 
     sys.path.insert(0, str(HERE))
     found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return _store({**found, "tables": importlib.import_module(name).tables(found)})
+    return _store({**found, "tables": importlib.import_module(name.partition("-")[0]).tables(found)})
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from common import data_folder, in_fresh_process, interleave, measure, page_table, write
@@ -189,37 +187,13 @@ def ours(rounds: int) -> dict[str, Any]:
 
 def recbole(rounds: int) -> dict[str, Any]:
     """Seconds of RecBole's step on its own batches."""
-    import pandas as pd
     import recbole as library
     import torch
-    from recbole.config import Config
-    from recbole.data import create_dataset, data_preparation
-    from recbole.utils import get_model, init_seed
+    from recbole_side import prepared
 
-    users, items = events()
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        (Path(place) / "data").mkdir()
-        table = pd.DataFrame({"user_id:token": users, "item_id:token": items})
-        for part, rows in (("train", table), ("valid", table[:1000]), ("test", table[:1000])):
-            rows.to_csv(f"data/data.{part}.inter", sep="\t", index=False)
-        settings = {
-            "data_path": place,
-            "benchmark_filename": ["train", "valid", "test"],
-            "load_col": {"inter": ["user_id", "item_id"]},
-            "embedding_size": DIM,
-            "n_layers": LAYERS,
-            "reg_weight": REG,
-            "train_batch_size": BATCH,
-            "gpu_id": "",
-            "use_gpu": False,
-            "show_progress": False,
-            "state": "ERROR",
-        }
-        config = Config(model="LightGCN", dataset="data", config_dict=settings)
-        init_seed(config["seed"], True)
-        train, _, _ = data_preparation(config, create_dataset(config))
-        model = get_model("LightGCN")(config, train.dataset)
+    _, train, model = prepared(
+        "LightGCN", *events(), embedding_size=DIM, n_layers=LAYERS, reg_weight=REG, train_batch_size=BATCH
+    )
     batches, adam = iter(train), torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def step() -> None:

@@ -68,16 +68,16 @@ def main() -> None:
 
 
 def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row an epoch that both sides have, each figure the mean over its seeds."""
+    """A row an epoch, each figure the mean over a side's seeds; empty where a side was not looked at."""
     means = {side: mean_of(found[side]) for side in ("ours", "theirs")}
     rows = []
-    for epoch in sorted(set.intersection(*(set(m) for m in means.values()))):
+    for epoch in sorted({epoch for mean in means.values() for epoch in mean}):
         row: dict[str, Any] = {"epoch": epoch}
         for what, digits in (("loss", 5), ("recall@20", 4), ("ndcg@20", 4), ("cpu_seconds", 1)):
-            for side in means:
-                row[f"{what}, {side}"] = round(means[side][epoch][what], digits)
+            for side, mean in means.items():
+                row[f"{what}, {side}"] = round(mean[epoch][what], digits) if epoch in mean else None
         rows.append(row)
-    return [page_table("LightGCN and its authors' code after the same epochs", rows)] if rows else []
+    return [page_table("LightGCN and its authors' code after the same epochs", rows)]
 
 
 def mean_of(runs: list[dict[str, Any]]) -> dict[int, dict[str, float]]:

@@ -81,6 +81,10 @@ def main() -> None:
 
 
 def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+    if "quality" in found:
+        rows = [{"side": side, **told} for side, told in found["quality"].items()]
+        title = "SASRec on MovieLens-100K, the last choice of each user, after the same training time"
+        return [page_table(title, rows)]
     rows = [
         {
             "side": side,
@@ -112,9 +116,8 @@ def quality(threads: int) -> None:
         if "error" in done:
             raise SystemExit(f"{side}: {done['error']}")
     found = {side: {**done["value"], "peak_mb": done["peak_mb"]} for side, done in sides.items()}
-    rows = [{"side": side, **told} for side, told in found.items()]
-    title = "SASRec on MovieLens-100K, the last choice of each user, after the same training time"
-    write("sequential-quality", {"threads": threads, "sides": found}, [page_table(title, rows)])
+    payload = {"threads": threads, "quality": found}
+    write("sequential-quality", payload, tables(payload))
     print(found)
 
 
@@ -151,39 +154,19 @@ def ours_to_the_end(folder: str, threads: int) -> dict[str, Any]:
     return {"seconds": told["seconds"], "epochs": told["epochs"], **figures(names[lists], held)}
 
 
-def theirs_for(folder: str, threads: int, seconds: float) -> dict[str, Any]:
-    """RecTools' SASRec after so many seconds of training."""
-    from datetime import timedelta
-
-    import numpy as np
-    import pandas as pd
+def rectools(threads: int, **limits: Any) -> tuple[Any, list[Any]]:
+    """RecTools' SASRec in these settings, and the list in which its Lightning trainer will be found."""
     import torch
     from pytorch_lightning import Trainer
-    from rectools import Columns
-    from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
     torch.set_num_threads(threads)
-    stored = np.load(Path(folder) / "ml-100k.npz")
-
-    def dataset(users: Any, items: Any) -> Any:
-        order = pd.to_datetime(np.arange(len(users)), unit="s")
-        columns = {Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: order}
-        return Dataset.construct(pd.DataFrame(columns))
-
-    epochs = []
+    made: list[Any] = []
 
     def trainer() -> Any:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        made = Trainer(
-            max_epochs=10**6,
-            max_time=timedelta(seconds=seconds),
-            accelerator="cpu",
-            enable_checkpointing=False,
-            **quiet,
-        )
-        epochs.append(made)
-        return made
+        made.append(Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **limits))
+        return made[-1]
 
     model = SASRecModel(
         n_factors=DIM,
@@ -196,15 +179,39 @@ def theirs_for(folder: str, threads: int, seconds: float) -> dict[str, Any]:
         get_trainer_func=trainer,
         recommend_torch_device="cpu",
     )
+    return model, made
+
+
+def rectools_data(users: Any, items: Any) -> Any:
+    """RecTools' dataset of choices in their order."""
+    import numpy as np
+    import pandas as pd
+    from rectools import Columns
+    from rectools.dataset import Dataset
+
+    order = pd.to_datetime(np.arange(len(users)), unit="s")
+    columns = {Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: order}
+    return Dataset.construct(pd.DataFrame(columns))
+
+
+def theirs_for(folder: str, threads: int, seconds: float) -> dict[str, Any]:
+    """RecTools' SASRec after so many seconds of training."""
+    from datetime import timedelta
+
+    import numpy as np
+    from rectools import Columns
+
+    stored = np.load(Path(folder) / "ml-100k.npz")
+    model, trainers = rectools(threads, max_epochs=10**6, max_time=timedelta(seconds=seconds))
     began = time.perf_counter()
-    model.fit(dataset(stored["users"], stored["items"]))
+    model.fit(rectools_data(stored["users"], stored["items"]))
     spent = time.perf_counter() - began
-    known = stored["before_users"], stored["before_items"]
+    known = rectools_data(stored["before_users"], stored["before_items"])
     asked = np.arange(int(stored["all_users"].max()) + 1)
-    found = model.recommend(asked, dataset(*known), k=10, filter_viewed=True)
+    found = model.recommend(asked, known, k=10, filter_viewed=True)
     lists = np.full((len(asked), 10), -1)
     lists[found[Columns.User].to_numpy(), found[Columns.Rank].to_numpy() - 1] = found[Columns.Item].to_numpy()
-    return {"seconds": round(spent, 1), "epochs": epochs[-1].current_epoch, **figures(lists, stored["test"])}
+    return {"seconds": round(spent, 1), "epochs": trainers[-1].current_epoch, **figures(lists, stored["test"])}
 
 
 def settings() -> dict[str, Any]:
@@ -307,18 +314,9 @@ def ours(folder: str, threads: int, epochs: int, system: str, settings: dict[str
 def theirs(folder: str, threads: int, epochs: int) -> dict[str, Any]:
     """Epochs of RecTools' SASRec, seen through Lightning's callbacks."""
     import numpy as np
-    import pandas as pd
-    import torch
-    from pytorch_lightning import Callback, Trainer
-    from rectools import Columns
-    from rectools.dataset import Dataset
-    from rectools.models import SASRecModel
+    from pytorch_lightning import Callback
 
-    torch.set_num_threads(threads)
-    stored = np.load(Path(folder) / "ml-100k.npz")
-    order = pd.to_datetime(np.arange(len(stored["users"])), unit="s")
-    frame = {Columns.User: stored["users"], Columns.Item: stored["items"], Columns.Weight: 1.0, Columns.Datetime: order}
-    clock = Clock()
+    stored, clock = np.load(Path(folder) / "ml-100k.npz"), Clock()
 
     class Watch(Callback):
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
@@ -327,23 +325,9 @@ def theirs(folder: str, threads: int, epochs: int) -> dict[str, Any]:
         def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
             clock.end(float(trainer.callback_metrics.get("train_loss", float("nan"))))
 
-    def trainer() -> Any:
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        return Trainer(max_epochs=epochs, accelerator="cpu", enable_checkpointing=False, callbacks=[Watch()], **quiet)
-
-    model = SASRecModel(
-        n_factors=DIM,
-        n_blocks=LAYERS,
-        n_heads=HEADS,
-        session_max_len=LENGTH,
-        batch_size=BATCH,
-        dropout_rate=DROPOUT,
-        loss="softmax",
-        get_trainer_func=trainer,
-        recommend_torch_device="cpu",
-    )
+    model, _ = rectools(threads, max_epochs=epochs, callbacks=[Watch()])
     began = time.perf_counter()
-    model.fit(Dataset.construct(pd.DataFrame(frame)))
+    model.fit(rectools_data(stored["users"], stored["items"]))
     return clock.value(time.perf_counter() - began)
 
 

@@ -43,11 +43,12 @@ def reference(texts: list[str], dim: int, least: int, most: float) -> np.ndarray
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def test_cosines_are_those_of_a_dense_decomposition() -> None:
-    texts = item_texts(synthetic(20, n_items=80, seed=1).items, ["title", "description"])
+@pytest.mark.parametrize("n", [80, 700])  # taken apart whole, and by iteration
+def test_cosines_are_those_of_a_dense_decomposition(n: int) -> None:
+    texts = item_texts(synthetic(20, n_items=n, seed=1).items, ["title", "description"])
     encoder = TfidfSvd.of(fit_text(texts, 6))
     ours, dense = encoder.encode(texts), reference(texts, 6, 2, 0.5)
-    assert ours.shape == (80, 6) and ours.dtype == np.float32
+    assert ours.shape == (n, 6) and ours.dtype == np.float32
     np.testing.assert_allclose(ours @ ours.T, dense @ dense.T, atol=1e-2)
 
 

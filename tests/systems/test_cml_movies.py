@@ -12,7 +12,7 @@ from tastemaker.data.build import build
 from tastemaker.feeds import Past, PurchaseLog, Stretches
 from tastemaker.feeds.purchases import ALWAYS
 from tastemaker.systems.classical.cml_movies import covariance, into_ball, logistic
-from tastemaker.testing import subject
+from tastemaker.testing import run_check, subject
 from tastemaker.testing.blocks import N_BLOCKS, blocks
 from tastemaker.types import Dataset, Requests
 
@@ -137,3 +137,21 @@ def test_an_unknown_time_is_later_than_all() -> None:
     past = Past.of(data, np.ones((data.n_items, 2), np.float32), 1e9, 50)
     users = np.arange(data.n_users)
     assert (past.before(users, np.full(data.n_users, ALWAYS))[1][:, 1] == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"item_points": True, "profile": "release"},
+        {"hardest": True, "window": 0.0, "held": 0.0, "columns": "title, description"},
+    ],
+)
+def test_other_settings_survive_the_checks_too(settings: dict[str, object]) -> None:
+    s = subject("cml-movies", settings)
+    for check in ("gradient_reaches_every_parameter", "loss_falls", "round_trip", "strangers"):
+        run_check(check, s)
+    system = s.bundle.system
+    if settings.get("item_points"):
+        bought = torch.from_numpy(np.unique(s.parts.train.events["item"].to_numpy()).astype(np.int64))
+        torch.testing.assert_close(system.points[bought], system.own.weight[bought].detach())
+        assert not torch.allclose(system.points, system.placed(system.vectors))

@@ -5,7 +5,7 @@
     encoder.encode(["a new text"])            # [1, 100], of unit length
 
 Ref: Salton, Buckley, "Term-weighting approaches in automatic text retrieval", 1988; Deerwester et al., "Indexing by
-latent semantic analysis", JASIS 1990; Halko, Martinsson, Tropp, arXiv:0909.4061, algorithm 4.4 (the axes).
+latent semantic analysis", JASIS 1990.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import polars as pl
 import scipy.sparse as sp
 from numba import njit
 from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
 
 from tastemaker.types import BundleError, NotFound, State, generator, nearest
 
 Floats = NDArray[np.float32]
 VERSION = 1
-ROUNDS = 10  # multiplications by the matrix and back, which turn a random basis to the main axes
-SPARE = 16  # axes that are sought beside those wanted
+SMALL = 300  # texts or words up to which the matrix is taken apart whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,20 +158,21 @@ def _weighted(rows: NDArray[Any], words: NDArray[Any], rarity: Floats, n: int) -
 
 
 def _axes(matrix: sp.csr_array, dim: int, rng: np.random.Generator) -> Floats:
-    """The leading right singular vectors [V, dim] by subspace iteration, the largest entry of each positive."""
+    """The leading right singular vectors [V, dim], the largest entry of each positive; zeros past the rank."""
     axes = np.zeros((matrix.shape[1], dim), dtype=np.float32)
-    rank = min(dim + SPARE, *matrix.shape)
-    if rank == 0 or not matrix.nnz:
+    smaller = min(matrix.shape)
+    if not matrix.nnz:
         return axes
-    transposed = matrix.T.tocsr()
-    basis = rng.standard_normal((matrix.shape[1], rank)).astype(np.float32)
-    for _ in range(ROUNDS):
-        basis = np.linalg.qr(transposed @ (matrix @ basis))[0]
-    _, values, turn = np.linalg.svd(matrix @ basis, full_matrices=False)
-    real = (values > values[0] * 1e-5)[:dim]
-    found = (basis @ turn.T)[:, : len(real)][:, real]
-    signs = np.sign(np.take_along_axis(found, np.abs(found).argmax(axis=0)[None], axis=0))
-    axes[:, : found.shape[1]] = found * signs
+    if dim >= smaller or smaller <= SMALL:
+        _, values, turned = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        start = rng.standard_normal(smaller).astype(np.float32)
+        _, values, turned = svds(matrix, dim, v0=start, return_singular_vectors="vh")
+    order = np.argsort(-values, kind="stable")[:dim]
+    order = order[values[order] > values.max() * 1e-5]
+    found = turned[order].T
+    largest = np.take_along_axis(found, np.abs(found).argmax(axis=0)[None], axis=0)
+    axes[:, : found.shape[1]] = found * np.sign(largest)
     return axes
 
 

@@ -13,8 +13,8 @@ has seen by then, since on its own films the distance promises too much. A film 
 (`extend`), a new customer a few purchases.
 
 With `hardest` a purchase is held against the nearest skipped film only, as CML's code does for points of their own.
-Points that texts make fall together under it before they have learnt anything: the nearest rival is the one whose
-text is most alike, so what pushes it away pushes the purchase away too.
+Points that texts make learn far less under it (`benchmarks/cml_movies.py`): the nearest rival is the one whose text is
+most alike, so what pushes it away pushes the purchase away too.
 
 Kept from the papers: the metric, its loss with the WARP weight, the covariance penalty, points of films that text
 predicts (`item_points`), text and past purchases as the only inputs. The application paper gives no settings and no

@@ -8,7 +8,8 @@ a projection with GELU and a bias an item before the shared item table, AdamW, w
 
 An event teaches only when it is hidden, and the end of a history, which is what is asked for, is hidden seldom. So
 the method needs many passes: a replication found up to thirty times the epochs of the original defaults (Petrov,
-Macdonald). `masked` is 0.2 in the paper for MovieLens and up to 0.6 elsewhere; on MovieLens-100K half is told sooner.
+Macdonald). `masked` is 0.2 in the paper for MovieLens and up to 0.6 elsewhere; the default was chosen on the
+valid part of MovieLens-100K.
 
 Ref: Sun et al., "BERT4Rec", CIKM 2019, arXiv:1904.06690; Petrov, Macdonald, "A systematic review and replicability
 study of BERT4Rec", RecSys 2022, arXiv:2207.07483.
