@@ -268,18 +268,16 @@ def recbole(folder: str, epochs: int, every: int, threads: int) -> dict[str, Any
         rows[np.array(tokens[field][1:], dtype=np.int64)] = table.weight.detach().numpy()[1:]
         return rows
 
-    with tempfile.TemporaryDirectory() as place:
-        config["checkpoint_dir"] = place
-        trainer = Trainer(config, model)
-        for epoch in range(1, epochs + 1):
-            look.begin()
-            trainer._train_epoch(train, epoch, show_progress=False)
-            look.epoch()
-            if epoch == 1 or epoch % every == 0:
-                n_users, n_items = look.train.shape
-                look.at(
-                    vectors(model.user_embedding, "user_id", n_users), vectors(model.item_embedding, "item_id", n_items)
-                )
+    trainer = Trainer(config, model)
+    for epoch in range(1, epochs + 1):
+        look.begin()
+        trainer._train_epoch(train, epoch, show_progress=False)
+        look.epoch()
+        if epoch == 1 or epoch % every == 0:
+            n_users, n_items = look.train.shape
+            look.at(
+                vectors(model.user_embedding, "user_id", n_users), vectors(model.item_embedding, "item_id", n_items)
+            )
     return look.value(library.__version__)
 
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from common import data_folder, in_fresh_process, interleave, measure, page_table, write
@@ -35,15 +37,18 @@ def main() -> None:
     given = parser.parse_args()
     if data_folder("gowalla") is None:
         raise SystemExit("Gowalla is not there: set TASTEMAKER_DATA to the folder of data sets")
-    done = in_fresh_process("graph:ours", rounds=given.rounds)
-    if "error" in done:
-        raise SystemExit(f"tastemaker: {done['error']}")
     beside = {}
-    if "recbole" in given.peers:
-        old = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # RecBole 1.2.1 predates torch 2.6
-        beside["recbole"] = in_fresh_process(
-            "graph:recbole", python=peer("recbole", timeout=3000), environment=old, rounds=given.rounds
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        in_fresh_process("graph:prepare", folder=folder)
+        done = in_fresh_process("graph:ours", folder=folder, rounds=given.rounds)
+        if "recbole" in given.peers:
+            old = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # RecBole 1.2.1 predates torch 2.6
+            python = peer("recbole", timeout=3000)
+            how: dict[str, Any] = {"python": python, "environment": old, "folder": folder}
+            beside["recbole"] = in_fresh_process("graph:recbole", rounds=given.rounds, **how)
+    for side, run in {"tastemaker": done, **beside}.items():
+        if "error" in run:
+            raise SystemExit(f"{side}: {run['error']}")
     timings, about = done["value"]["timings"], done["value"]["about"]
     found = {
         **about,
@@ -72,8 +77,7 @@ def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
     }
     sides = {names[name]: timing for name, timing in found["timings"].items() if name in names}
     for run in found["peers"].values():
-        if "value" in run:
-            sides["RecBole, a step"] = run["value"]
+        sides["RecBole, a step"] = run["value"]
     own = sides[names["step"]]
     rows = [
         {
@@ -87,18 +91,26 @@ def tables(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [page_table("LightGCN on Gowalla: a step of 2,048 pairs, 64 dimensions, three layers", rows)]
 
 
-def events() -> Any:
-    """Users and items of the training part, under dense numbers."""
+def prepare(folder: str) -> None:
+    """Store users and items of the training part under dense numbers; RecBole's environment has no Polars."""
     import numpy as np
     import polars as pl
 
     source = data_folder("gowalla")
     assert source is not None
     table = pl.read_parquet(source / "interactions.parquet").filter(pl.col("split") == "train")
-    return [np.unique(table[column], return_inverse=True)[1] for column in ("user_id", "item_id")]
+    users, items = (np.unique(table[column], return_inverse=True)[1] for column in ("user_id", "item_id"))
+    np.savez(Path(folder) / "gowalla.npz", users=users, items=items)
 
 
-def ours(rounds: int) -> dict[str, Any]:
+def events(folder: str) -> Any:
+    import numpy as np
+
+    stored = np.load(Path(folder) / "gowalla.npz")
+    return stored["users"], stored["items"]
+
+
+def ours(folder: str, rounds: int) -> dict[str, Any]:
     """Seconds of our step and of its parts."""
     import polars as pl
     import torch
@@ -110,7 +122,7 @@ def ours(rounds: int) -> dict[str, Any]:
     from tastemaker.systems.graph import lightgcn
     from tastemaker.types import Dataset
 
-    users, items = events()
+    users, items = events(folder)
     tables = (pl.DataFrame({key: range(n.max() + 1)}) for key, n in (("user", users), ("item", items)))
     pairs = pl.DataFrame({"user": users, "item": items}).cast(pl.Int32)
     data, info = Dataset("gowalla", *tables, pairs), find("lightgcn")
@@ -185,14 +197,14 @@ def ours(rounds: int) -> dict[str, Any]:
     return {"timings": timings, "about": about}
 
 
-def recbole(rounds: int) -> dict[str, Any]:
+def recbole(folder: str, rounds: int) -> dict[str, Any]:
     """Seconds of RecBole's step on its own batches."""
     import recbole as library
     import torch
     from recbole_side import prepared
 
     _, train, model = prepared(
-        "LightGCN", *events(), embedding_size=DIM, n_layers=LAYERS, reg_weight=REG, train_batch_size=BATCH
+        "LightGCN", *events(folder), embedding_size=DIM, n_layers=LAYERS, reg_weight=REG, train_batch_size=BATCH
     )
     batches, adam = iter(train), torch.optim.Adam(model.parameters(), lr=1e-3)
 

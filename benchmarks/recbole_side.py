@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,24 @@ def prepared(name: str, users: Any, items: Any, **settings: Any) -> tuple[Any, A
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, init_seed
 
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        (Path(place) / "data").mkdir()
-        table = pd.DataFrame({"user_id:token": users, "item_id:token": items})
-        for part, rows in (("train", table), ("valid", table[:1000]), ("test", table[:1000])):
-            rows.to_csv(f"data/data.{part}.inter", sep="\t", index=False)
-        common = {
-            "data_path": place,
-            "benchmark_filename": ["train", "valid", "test"],
-            "load_col": {"inter": ["user_id", "item_id"]},
-            "checkpoint_dir": place,
-            "gpu_id": "",
-            "use_gpu": False,
-            "show_progress": False,
-            "state": "ERROR",
-        }
-        config = Config(model=name, dataset="data", config_dict={**common, **settings})
-        init_seed(config["seed"], True)
-        train, _, _ = data_preparation(config, create_dataset(config))
-        return config, train, get_model(name)(config, train.dataset)
+    place = tempfile.mkdtemp()  # it writes there for as long as the process lives
+    atexit.register(shutil.rmtree, place, True)
+    os.chdir(place)
+    (Path(place) / "data").mkdir()
+    table = pd.DataFrame({"user_id:token": users, "item_id:token": items})
+    for part, rows in (("train", table), ("valid", table[:1000]), ("test", table[:1000])):
+        rows.to_csv(f"data/data.{part}.inter", sep="\t", index=False)
+    common = {
+        "data_path": place,
+        "benchmark_filename": ["train", "valid", "test"],
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "checkpoint_dir": place,
+        "gpu_id": "",
+        "use_gpu": False,
+        "show_progress": False,
+        "state": "ERROR",
+    }
+    config = Config(model=name, dataset="data", config_dict={**common, **settings})
+    init_seed(config["seed"], True)
+    train, _, _ = data_preparation(config, create_dataset(config))
+    return config, train, get_model(name)(config, train.dataset)

@@ -154,21 +154,19 @@ def ours_to_the_end(folder: str, threads: int) -> dict[str, Any]:
     return {"seconds": told["seconds"], "epochs": told["epochs"], **figures(names[lists], held)}
 
 
-def rectools(threads: int, **limits: Any) -> tuple[Any, list[Any]]:
-    """RecTools' SASRec in these settings, and the list in which its Lightning trainer will be found."""
+def rectools(threads: int, **limits: Any) -> Any:
+    """RecTools' SASRec in these settings; `limits` go to Lightning's trainer."""
     import torch
     from pytorch_lightning import Trainer
     from rectools.models import SASRecModel
 
     torch.set_num_threads(threads)
-    made: list[Any] = []
 
     def trainer() -> Any:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        made.append(Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **limits))
-        return made[-1]
+        return Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **limits)
 
-    model = SASRecModel(
+    return SASRecModel(
         n_factors=DIM,
         n_blocks=LAYERS,
         n_heads=HEADS,
@@ -179,7 +177,6 @@ def rectools(threads: int, **limits: Any) -> tuple[Any, list[Any]]:
         get_trainer_func=trainer,
         recommend_torch_device="cpu",
     )
-    return model, made
 
 
 def rectools_data(users: Any, items: Any) -> Any:
@@ -199,10 +196,16 @@ def theirs_for(folder: str, threads: int, seconds: float) -> dict[str, Any]:
     from datetime import timedelta
 
     import numpy as np
+    from pytorch_lightning import Callback
     from rectools import Columns
 
-    stored = np.load(Path(folder) / "ml-100k.npz")
-    model, trainers = rectools(threads, max_epochs=10**6, max_time=timedelta(seconds=seconds))
+    stored, epochs = np.load(Path(folder) / "ml-100k.npz"), []
+
+    class Watch(Callback):
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            epochs.append(trainer.current_epoch)
+
+    model = rectools(threads, max_epochs=10**6, max_time=timedelta(seconds=seconds), callbacks=[Watch()])
     began = time.perf_counter()
     model.fit(rectools_data(stored["users"], stored["items"]))
     spent = time.perf_counter() - began
@@ -211,7 +214,7 @@ def theirs_for(folder: str, threads: int, seconds: float) -> dict[str, Any]:
     found = model.recommend(asked, known, k=10, filter_viewed=True)
     lists = np.full((len(asked), 10), -1)
     lists[found[Columns.User].to_numpy(), found[Columns.Rank].to_numpy() - 1] = found[Columns.Item].to_numpy()
-    return {"seconds": round(spent, 1), "epochs": trainers[-1].current_epoch, **figures(lists, stored["test"])}
+    return {"seconds": round(spent, 1), "epochs": len(epochs), **figures(lists, stored["test"])}
 
 
 def settings() -> dict[str, Any]:
@@ -325,7 +328,7 @@ def theirs(folder: str, threads: int, epochs: int) -> dict[str, Any]:
         def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
             clock.end(float(trainer.callback_metrics.get("train_loss", float("nan"))))
 
-    model, _ = rectools(threads, max_epochs=epochs, callbacks=[Watch()])
+    model = rectools(threads, max_epochs=epochs, callbacks=[Watch()])
     began = time.perf_counter()
     model.fit(rectools_data(stored["users"], stored["items"]))
     return clock.value(time.perf_counter() - began)
