@@ -115,6 +115,8 @@ def _answer(function: str, arguments: str, answer: str) -> None:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, versions, and how busy the machine was in the last minute."""
+    import torch  # noqa: F401  # once it is loaded, an accelerator is described too
+
     from tastemaker.types.meter import machine as described
 
     return {**described(), "load_1min": round(os.getloadavg()[0], 2)}

@@ -58,13 +58,22 @@ def results_table(result: dict[str, Any]) -> str:
             cells.append(text + (f" ({theirs:.4f})" if theirs is not None else ""))
         run = system["runs"][0]
         peak = max(run["fit_peak_mb"], run["evaluate_peak_mb"])
-        cells += [f"{run['fit_seconds']:.1f}", f"{run['evaluate_seconds']:.1f}", f"{peak:,}"]
+        star = "\\*" if accelerator_of(system) else ""
+        cells += [f"{run['fit_seconds']:.1f}{star}", f"{run['evaluate_seconds']:.1f}", f"{peak:,}"]
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"- `{key}`: {s['note']}" for key, s in result["systems"].items() if s["note"]]
     warnings = [f"- {warning}" for warning in parts["warnings"]]
-    lines += ["", "In brackets: published."] + (["", *notes] if notes else [])
+    used = sorted({name for s in result["systems"].values() if (name := accelerator_of(s))})
+    lines += ["", "In brackets: published." + (f" \\*: trained on one {' or '.join(used)}." if used else "")]
+    lines += ["", *notes] if notes else []
     lines += ["", "What this split lets a system see:", "", *warnings] if warnings else []
     return "\n".join(lines) + "\n"
+
+
+def accelerator_of(system: dict[str, Any]) -> str | None:
+    """The accelerator an entry was trained on, or None."""
+    trained = any(told["device"] != "cpu" for run in system["runs"] for told in run.get("training", []))
+    return system["machine"].get("accelerator", "accelerator") if trained else None
 
 
 def system_page(info: SystemInfo, results: Sequence[dict[str, Any]]) -> str:
@@ -145,11 +154,12 @@ def benchmarks_text(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         machine = found["machine"]
+        beside = f", one {machine['accelerator']}" if "accelerator" in machine else ""
         parts += [
             f"## {found['benchmark']}",
             "",
             f"`{found['command']}`, {found['date']}: {machine['processor']}, {machine['cores']} cores, "
-            f"{machine['memory_gb']} GB, load {machine['load_1min']} when it was written. "
+            f"{machine['memory_gb']} GB{beside}, load {machine['load_1min']} when it was written. "
             f"[All figures](../benchmarks/results/{path.name}).",
             "",
         ]

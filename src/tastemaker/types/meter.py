@@ -87,8 +87,12 @@ def available_memory_mb() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and versions, for provenance; no name of the machine."""
-    return copy.deepcopy(_machine())
+    """Processor, accelerator, cores, memory and versions, for provenance; no name of the machine."""
+    about = copy.deepcopy(_machine())
+    torch = sys.modules.get("torch")  # who did not load it used no accelerator
+    if torch is not None and torch.cuda.is_available():
+        about["accelerator"] = torch.cuda.get_device_name()
+    return about
 
 
 @cache
