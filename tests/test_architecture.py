@@ -22,6 +22,7 @@ STOREYS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 CORE = {"numpy", "scipy", "numba", "polars", "pyarrow", "pydantic", "safetensors", "rich", "typer", "threadpoolctl"}
+SERVER = {"fastapi", "starlette", "uvicorn", "orjson", "prometheus_client", "sqlalchemy", "httpx"}  # within serve only
 NEURAL = ("systems", "nn", "train.neural", "train.transforms", "audit.transforms")
 UPWARD = {("types.dataset", "data")}  # Dataset.read and its short forms: constructors live where reading does
 FILES = sorted(ROOT.rglob("*.py"))
@@ -80,8 +81,9 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_core_packages_at_module_level(path: Path) -> None:
     module, imports = _parsed(path)
-    torch_too = {"torch"} if module.startswith(NEURAL) else set()
-    allowed = CORE | {"tastemaker"} | torch_too | set(sys.stdlib_module_names)
+    beside = {"torch"} if module.startswith(NEURAL) else set()
+    beside |= SERVER if module.startswith("serve.") else set()
+    allowed = CORE | {"tastemaker"} | beside | set(sys.stdlib_module_names)
     outside = {name.split(".")[0] for name, top in imports if top} - allowed
     assert not outside, f"{module} imports {sorted(outside)} at module level; see tastemaker.types.optional"
 

@@ -10,6 +10,7 @@ from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
 from tastemaker.cli.doctor import doctor
 from tastemaker.cli.recipe import app as recipe_app
+from tastemaker.cli.serve import keys_app, loadtest, serve
 from tastemaker.cli.tune import tune
 from tastemaker.cli.work import compare, evaluate, fit, recommend, systems, transforms
 
@@ -43,5 +44,8 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(recommend)
+app.command()(serve)
+app.command()(loadtest)
+app.add_typer(keys_app, name="keys")
 app.add_typer(recipe_app, name="recipe")
 app.command()(doctor)

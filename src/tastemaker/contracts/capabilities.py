@@ -79,7 +79,13 @@ class Reranks(Protocol):
 
 @runtime_checkable
 class Acts(Protocol[S]):
-    """Holds sessions of several turns. State goes in and comes out; the system itself remembers nothing."""
+    """Holds sessions of several turns. State goes in and comes out; the system itself remembers nothing.
+
+    State: the class of a session's state, a frozen dataclass of numbers, texts, arrays, and lists and mappings of
+        these. It may carry `VERSION: int`, which tells a stored state of another version from one that can be read.
+    """
+
+    State: type[S]
 
     def begin(self, requests: Requests) -> list[S]: ...
 
@@ -153,4 +159,5 @@ def capabilities(system: object) -> tuple[str, ...]:
 
 def _members(protocol: type) -> set[str]:
     """What a protocol declares (`__protocol_attrs__` came with Python 3.12)."""
-    return {name for base in protocol.__mro__ for name in vars(base) if not name.startswith("_")}
+    declared = {name for base in protocol.__mro__ for name in [*vars(base), *vars(base).get("__annotations__", {})]}
+    return {name for name in declared if not name.startswith("_")}

@@ -16,7 +16,8 @@ def entrants(
 ) -> tuple[list[SystemInfo], dict[str, str]]:
     """Systems that can learn from the data and answer its cases; and why each other one cannot.
 
-    Those that do without torch come first: they answer soonest, and where time is short they should not have to wait.
+    Those that do without torch come first, and among them those that need least to answer: they are done soonest, and
+    where time is short they should not have to wait.
 
     systems: names, perhaps with *, or classes; None: all that are registered
     """
@@ -39,9 +40,11 @@ def entrants(
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise UsageError(f"no system can be tried on {data.name}: {why or 'none was asked for'}")
-    return sorted(
-        found.values(), key=lambda info: any(c.__module__.startswith("torch") for c in info.cls.__mro__)
-    ), left_out
+
+    def weight(info: SystemInfo) -> tuple[bool, int]:
+        return any(c.__module__.startswith("torch") for c in info.cls.__mro__), len(info.needs)
+
+    return sorted(found.values(), key=weight), left_out
 
 
 def facts(split: Split) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+export const title=()=>'compare'; export async function open(root){ return {}; }

@@ -1,0 +1,1 @@
+export const title=()=>'experiment'; export async function open(root){ return {}; }

@@ -1,0 +1,1 @@
+export const title=()=>'leaderboard'; export async function open(root){ return {}; }

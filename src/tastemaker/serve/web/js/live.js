@@ -1,0 +1,1 @@
+export const title=()=>'live'; export async function open(root){ return {}; }

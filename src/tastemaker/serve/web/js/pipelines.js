@@ -1,0 +1,1 @@
+export const title=()=>'pipelines'; export async function open(root){ return {}; }
