@@ -9,13 +9,10 @@ import pytest
 from tastemaker.contracts import names
 from tastemaker.testing import CHECKS, Subject, check_fresh_process, run_check, subject
 
-# Among a few hundred nodes the contrast's published weight drowns what the choices say.
-CONFIGS = {"simgcl": {"weight": 0.02}}
-
 
 @cache
 def _subject(name: str) -> Subject:
-    return subject(name, CONFIGS.get(name))
+    return subject(name)
 
 
 @pytest.mark.parametrize("system", names())

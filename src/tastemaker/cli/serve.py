@@ -76,7 +76,7 @@ def serve(
         _open(runtime, bundles)
     else:
         _demo(runtime)
-    runtime.start()
+    runtime.open_pipelines()
     shown = "localhost" if host in ("0.0.0.0", "::") else host
     note(f"serving {', '.join(runtime.shelf)} at http://{shown}:{port} (Ctrl-C ends it)")
     uvicorn.run(

@@ -1,9 +1,9 @@
 """Systems put together: pipelines that retrieve, blend, filter, score, rerank and explain.
 
-    spec = PipelineSpec.from_json(text)             what it is, as data
-    pipeline = compile(spec, {"ials": bundle, ...})  ready to answer, used as any bundle is
-    fitted = fit_pipeline(spec, data, seed=0)        systems and, for a learned blend, the ranker
-    fitted.save(folder); PipelineBundle.load(folder).pipeline
+spec = PipelineSpec.from_json(text)             what it is, as data
+pipeline = compile(spec, {"ials": bundle, ...})  ready to answer, used as any bundle is
+fitted = fit_pipeline(spec, data, seed=0)        systems and, for a learned blend, the ranker
+fitted.save(folder); PipelineBundle.load(folder).pipeline
 """
 
 from tastemaker.compose.assemble import check, compile  # noqa: A004 - the word for it

@@ -249,7 +249,9 @@ def renewed(catalogue: pl.DataFrame, fresh: pl.DataFrame, ids: Vocabulary) -> pl
     changed = []
     for name in (column for column in fresh.columns if column != "item"):
         newer = fresh[name].gather(pl.Series(np.maximum(place, 0))) if fresh.height else fresh[name].clear(len(place))
-        older = catalogue[name] if name in catalogue.columns else pl.Series(name, [None] * len(place), dtype=newer.dtype)
+        older = (
+            catalogue[name] if name in catalogue.columns else pl.Series(name, [None] * len(place), dtype=newer.dtype)
+        )
         try:
             changed.append(newer.cast(older.dtype).zip_with(listed, older).alias(name))
         except pl.exceptions.PolarsError as error:
@@ -267,4 +269,3 @@ def _of_system(flags: NDArray[np.bool_], to: Translation) -> NDArray[np.bool_]:
 def _said(schema: FeatureSchema) -> str:
     lists = ", ".join(f"{key} ({k})" for key, k in schema.lists)
     return lists + (f" and {', '.join(schema.columns)}" if schema.columns else "")
-

@@ -1,4 +1,7 @@
-"""Reasons that rest on something: an item the user chose, or what a system itself says. Where there is none, none is given."""
+"""Reasons that rest on something: an item the user chose, or what a system itself says.
+
+Where there is nothing to rest on, no reason is given.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """What a trained ranker sees of a candidate, and the ranker as it answers.
 
-Of each retriever: whether it found the item, 1 / rank, log of the rank, the score within the list from 0 to 1, the score
-as it is, and the best score of the list, which tells how sure the retriever is of this request. Of the item: numbers of
-the catalogue. Of the request: how long its history is. What a retriever did not find stands just below its list's end.
+Of each retriever: whether it found the item, 1 / rank, log of the rank, the score within the list from 0 to 1, the
+score as it is, and the best score of the list, which tells how sure the retriever is of this request. Of the item:
+numbers of the catalogue. Of the request: how long its history is. What a retriever did not find stands just below the
+end of its list.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Network:
     @classmethod
     def of(cls, state: State, width: int) -> Network:
         """From named arrays, their shapes checked: they may come from a stranger."""
-        wanted = {"mean": (width,), "scale": (width,), "linear": (width,)}
+        wanted: dict[str, tuple[int, ...]] = {"mean": (width,), "scale": (width,), "linear": (width,)}
         hidden = len(state["bias"]) if "bias" in state and state["bias"].ndim == 1 else 0
         wanted |= {"inner": (hidden, width), "bias": (hidden,), "outer": (hidden,)}
         if set(state) != set(wanted):

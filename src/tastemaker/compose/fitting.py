@@ -159,12 +159,10 @@ def collect(spec: PipelineSpec, shelf: Mapping[str, Any], split: Split, seed: in
         learnt = shelf[one.system].about.get("data", {}).get("fingerprint")
         if learnt != split.train.fingerprint:
             raise UsageError(
-                f"{one.system!r} did not learn from the training part of the split: it may have seen the held-back events",
+                f"{one.system!r} did not learn from the split's training part: it may have seen the held-back events",
                 hint="fit it on split.train",
             )
-    plain = spec.model_copy(
-        update={"blend": specs.RRF(), "score": None, "rerank": (), "explain": None}
-    )
+    plain = spec.model_copy(update={"blend": specs.RRF(), "score": None, "rerank": (), "explain": None})
     pipeline = compile(plain, shelf)
     features = features_of(spec, pipeline)
     cases = split.cases("valid")
@@ -184,8 +182,8 @@ def collect(spec: PipelineSpec, shelf: Mapping[str, Any], split: Split, seed: in
     made = Lists.of(*(np.concatenate([part[n] for part in parts]) for n in range(3)))  # type: ignore[arg-type]
     if len(made) < FEWEST:
         raise DataError(
-            f"of {len(picked):,} held-back requests only {len(made)} have a right answer among what retrievers name, and "
-            f"a ranker learns from {FEWEST} at least",
+            f"of {len(picked):,} held-back requests only {len(made)} have a right answer among what retrievers name; "
+            f"a ranker learns from at least {FEWEST}",
             hint="let retrievers name more items, or blend by rrf",
         )
     return made
@@ -208,7 +206,7 @@ def _sampled(
     Rows that lack either teach nothing, and none of theirs is taken.
     """
     wrong = (items >= 0) & ~right
-    numbers = rows[:, None].astype(np.uint64) * np.uint64(items.shape[1]) + np.arange(items.shape[1], dtype=np.uint64)
+    numbers = rows[:, None] * items.shape[1] + np.arange(items.shape[1])
     lot = mix(numbers, seed) >> np.uint64(1)  # half of the range, so that what must not be drawn comes last
     lot = np.where(wrong, lot, np.uint64(2**64 - 1))
     order = np.argsort(lot, axis=1, kind="stable")

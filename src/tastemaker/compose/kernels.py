@@ -107,28 +107,30 @@ def calibrated(
     An item shares a mass of 1 among its categories; one without any leaves the mix as it is.
     """
     wanted, counts = np.zeros(n_categories), np.zeros(n_categories)
+    active = np.empty(n_categories, dtype=np.int64)  # the categories of the history; the first n_active are in use
     for r in range(len(items)):
         n = length_of(items[r])
-        wanted[:] = 0
-        total = 0.0
+        total, n_active = 0.0, 0
+        for c in range(n_categories):
+            wanted[c] = counts[c] = 0.0
         for e in range(ends[r], ends[r + 1]):
             if 0 <= chosen[e] < len(offsets) - 1:
                 low, high = offsets[chosen[e]], offsets[chosen[e] + 1]
                 for c in range(low, high):
                     wanted[values[c]] += 1.0 / (high - low)
                 total += 1.0 if high > low else 0.0
-        if total == 0 or weight == 0:  # nothing to come close to
-            out[r, :n] = items[r, :n]
-            continue
-        active = np.flatnonzero(wanted)
-        wanted /= total
-        counts[:] = 0
+        for c in range(n_categories):
+            if wanted[c] > 0:
+                wanted[c] /= total
+                active[n_active] = c
+                n_active += 1
         filled = 0
         taken = np.zeros(n, dtype=np.bool_)
-        last = min(first, n)
+        last = min(first, n) if total > 0 else 0  # without a history there is nothing to come close to
         for place in range(last):
             same, more = 0.0, 0.0  # divergence as the mix is, and when another item joins that shares nothing
-            for c in active:
+            for a in range(n_active):
+                c = active[a]
                 mixed = (1 - smoothing) * counts[c] / filled if filled > 0 else 0.0
                 same += wanted[c] * np.log(wanted[c] / (mixed + smoothing * wanted[c]))
                 mixed = (1 - smoothing) * counts[c] / (filled + 1)
@@ -211,7 +213,8 @@ def cap(
     counts = np.zeros(n_values, dtype=np.int64)
     for r in range(len(items)):
         n = length_of(items[r])
-        counts[:] = 0
+        for c in range(n_values):
+            counts[c] = 0
         taken = np.zeros(n, dtype=np.bool_)
         at = 0
         for j in range(n):
@@ -290,9 +293,7 @@ def merge(
 
 
 @njit(cache=True, nogil=True)
-def fuse(
-    rank: Items, score: NDArray[np.float32], weights: Floats, how: int, constant: float, out: Floats
-) -> None:
+def fuse(rank: Items, score: NDArray[np.float32], weights: Floats, how: int, constant: float, out: Floats) -> None:
     """The blended score of each item [B, S]: 0 reciprocal ranks, 1 ranks, 2 z-scores, 3 from 0 to 1; see `blend`."""
     n_rows, n_places, n_lists = rank.shape
     for r in range(n_rows):

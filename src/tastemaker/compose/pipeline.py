@@ -1,9 +1,9 @@
 """A compiled pipeline: answers requests as any bundle does, and says why.
 
 What is asked reaches every stage in the numbers of the pipeline's own catalogue, which is that of the first retriever.
-Candidates, exclusions and filters are handed to the retrievers, so that no list runs dry, and are held against what they
-answer once more: a retriever that ignores them changes nothing. Everything depends on a request alone, and `k` only says
-where the answer is cut: the first 10 of 50 are the 10.
+Candidates, exclusions and filters are handed to the retrievers, so that no list runs dry, and are held against what
+they answer once more: a retriever that ignores them changes nothing. Everything depends on a request alone, and `k`
+only says where the answer is cut: the first 10 of 50 are the 10.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Pipeline:
     @cached_property
     def wants(self) -> frozenset[str]:
         """Request fields that it uses where they are given: `needs`, and what its own stages look at."""
-        kinds = {one.kind for one in (*self.spec.filter, *self.spec.rerank)}
+        kinds: set[str] = {one.kind for one in (*self.spec.filter, *self.spec.rerank)}
         kinds |= {self.spec.blend.kind, self.spec.explain.kind if self.spec.explain is not None else ""}
         return self.needs | ({"history"} if kinds & {"seen", "calibrated", "learned", "because"} else frozenset())
 
@@ -206,7 +206,11 @@ class Pipeline:
         bundles = [channel.bundle for channel in self.channels]
         bundles += [] if self.scorer is None else [self.scorer.channel.bundle]
         infos = [bundle.info for bundle in bundles]
-        explaining = [self.shelf[self.spec.explain.system].info] if self.spec.explain and self.spec.explain.kind == "system" else []
+        explaining = (
+            [self.shelf[self.spec.explain.system].info]
+            if self.spec.explain and self.spec.explain.kind == "system"
+            else []
+        )
         return PipelineInfo(
             name=self.name,
             family="pipeline",
@@ -278,7 +282,9 @@ class Pipeline:
             CapabilityError: the pipeline has no stage that explains.
         """
         if self.explainer is None:
-            raise CapabilityError(f"{self.name} has no stage that explains", hint='give it one: {"kind": "because", ...}')
+            raise CapabilityError(
+                f"{self.name} has no stage that explains", hint='give it one: {"kind": "because", ...}'
+            )
         return self.explainer.explain(requests, slates)
 
     def recommend(
@@ -408,7 +414,9 @@ def both(allowed: NDArray[np.bool_], rule: ItemFilter | None, n: int) -> ItemFil
     if rule is None:
         return ItemFilter(allowed[None], np.zeros(n, dtype=np.int32))
     if rule.allowed.shape[1] < len(allowed):
-        raise UsageError(f"a filter must say of all {len(allowed)} items whether they are allowed, got {rule.allowed.shape[1]}")
+        raise UsageError(
+            f"a filter must say of all {len(allowed)} items whether they are allowed, got {rule.allowed.shape[1]}"
+        )
     rows = np.concatenate([allowed[None], rule.allowed[:, : len(allowed)] & allowed])
     return ItemFilter(rows, rule.which + 1)
 

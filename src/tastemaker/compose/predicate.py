@@ -23,9 +23,10 @@ LONGEST, MOST_TOKENS, MOST_MENTIONS = 2000, 400, 64  # characters, words and sig
 DEEPEST, LONGEST_CHAIN = 24, 32  # parentheses open at once; parentheses, NOT and signs in a row
 ROWS = 1 << 14  # items looked at at once: what texts joined by + may grow to is bounded
 
-KEYWORDS = frozenset("AND OR NOT IN IS NULL LIKE ILIKE BETWEEN TRUE FALSE".split())
+KEYWORDS = frozenset({"AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "ILIKE", "BETWEEN", "TRUE", "FALSE"})
 FUNCTIONS = frozenset(
-    "ABS ROUND FLOOR CEIL LOWER UPPER LENGTH STARTS_WITH ENDS_WITH COALESCE ARRAY_CONTAINS ARRAY_LENGTH ANY DATE".split()
+    {"ABS", "ROUND", "FLOOR", "CEIL", "LOWER", "UPPER", "LENGTH", "STARTS_WITH", "ENDS_WITH", "COALESCE"}
+    | {"ARRAY_CONTAINS", "ARRAY_LENGTH", "ANY", "DATE"}
 )
 _TOKEN = re.compile(
     r"""\s*(?:

@@ -94,6 +94,9 @@ class Ranker(nn.Module):
         lr: float = setting(0.01, "Learning rate.", low=1e-6, high=1.0, log=True)
         weight_decay: float = setting(0.001, "Pull of the weights to 0.", low=0.0)
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, config: Config, schema: FeatureSchema) -> None:
         super().__init__()
         self.config, self.schema = config, schema
@@ -153,9 +156,9 @@ class ListJudge:
 
     lists: Lists
 
-    def __call__(self, ranker: Ranker, metric: str) -> float:
+    def __call__(self, system: Any, metric: str) -> float:
         name, _, k = metric.partition("@")
-        scores = ranker.network().scores(self.lists.features)
+        scores = system.network().scores(self.lists.features)
         rows = np.repeat(np.arange(len(self.lists)), np.diff(self.lists.offsets))
         order = np.lexsort((-scores, rows))
         place = np.empty(len(order), dtype=np.int32)

@@ -1,16 +1,16 @@
-"""Steps that reorder lists. Each takes B lists and gives the same items in another order; only `cap` may leave some out.
+"""Steps that reorder lists. Each gives the same items in another order; only `cap` may leave some out.
 
 Relevance is what came out of blending and scoring, scaled from 0 to 1 list by list, so a weight means the same whatever
-the scores are. After a step the scores are dealt out again along the new order, the highest first: what one step decided
-is what the next one takes for relevance, and an answer's scores never rise. All steps choose greedily from the top, so
-their first places do not depend on how many are asked for, and a step that decides nothing (weight 0, factor 1, a share
-of 0) gives the list back as it was.
+the scores are. After a step the scores are dealt out again along the new order, the highest first: what one step
+decided is what the next one takes for relevance, and an answer's scores never rise. All steps choose greedily from the
+top, so their first places do not depend on how many are asked for, and a step that decides nothing (weight 0, factor 1,
+a share of 0) gives the list back as it was.
 
 `fair` takes the floors of Geyik, Ambler, Kenthapadi ("Fairness-aware ranking in search and recommendation systems with
-application to LinkedIn talent search", KDD 2019, section 3.1: at least floor(p k) of every first k) rather than the
-significance test of Zehlike et al. (FA*IR, CIKM 2017): floors hold for any number of groups at once, hold exactly, and
-can be checked by eye, where a test at 10 places lets through what it was to prevent. They are met by scheduling with
-deadlines instead of the paper's greedy rule, which can run into a corner with more than three groups.
+application to LinkedIn talent search", KDD 2019, arXiv:1905.01989: at least floor(p k) of every first k) rather than
+the significance test of Zehlike et al. (FA*IR, CIKM 2017): floors hold for any number of groups at once, hold exactly,
+and can be checked by eye, where a test at 10 places lets through what it was to prevent. They are met by scheduling
+with deadlines instead of the paper's greedy rule, which can run into a corner with four groups or more.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ByVariety:
 
 @dataclass(frozen=True, eq=False)
 class ByMix:
-    """The mix of categories of the user's history (Steck, RecSys 2018, equations 3 to 6, both mixes unweighted)."""
+    """The mix of categories of the user's history (Steck, RecSys 2018), every event and every place counting alike."""
 
     sets: Sets
     weight: float
@@ -234,4 +234,3 @@ def _known_items(wanted: tuple[str | int, ...], ids: Vocabulary) -> Items:
         unknown = wanted[int(np.flatnonzero(numbers < 0)[0])]
         raise NotFound(f"no item has the id {unknown!r}", hint=ids.like(unknown))
     return numbers
-

@@ -55,10 +55,11 @@ class Retrieve(_Model):
     """One source of candidates."""
 
     system: Key = Field(description="Key of the system that nominates items.")
-    k: Places = Field(200, description="How many items it nominates.")
-    weight: float = Field(1.0, ge=0.0, le=1000.0, description="How much it counts when lists are blended.")
+    k: Places = Field(default=200, description="How many items it nominates.")
+    weight: float = Field(default=1.0, ge=0.0, le=1000.0, description="How much it counts when lists are blended.")
     where: Predicate | None = Field(
-        None, description="It nominates only items for which this holds: an SQL expression over the catalogue's columns."
+        default=None,
+        description="It nominates only items for which this holds: an SQL expression over the catalogue's columns.",
     )
 
 
@@ -68,8 +69,10 @@ class RRF(_Model):
     Ref: Cormack, Clarke, Buettcher, SIGIR 2009.
     """
 
-    kind: Literal["rrf"] = Field("rrf", description="Reciprocal rank fusion.")
-    constant: float = Field(60.0, ge=0.0, le=10_000.0, description="The larger, the less the first places stand out.")
+    kind: Literal["rrf"] = Field(default="rrf", description="Reciprocal rank fusion.")
+    constant: float = Field(
+        default=60.0, ge=0.0, le=10_000.0, description="The larger, the less the first places stand out."
+    )
 
 
 class ScaledScores(_Model):
@@ -78,9 +81,9 @@ class ScaledScores(_Model):
     Ref: Fox, Shaw, TREC-2 1994 (CombSUM); Montague, Aslam, CIKM 2001 (scales).
     """
 
-    kind: Literal["scores"] = Field("scores", description="Weighted sum of scaled scores.")
+    kind: Literal["scores"] = Field(default="scores", description="Weighted sum of scaled scores.")
     scale: Literal["rank", "z", "minmax"] = Field(
-        "minmax",
+        default="minmax",
         description="rank: by place alone; z: deviations from the list's mean; minmax: worst 0, best 1.",
     )
 
@@ -88,20 +91,26 @@ class ScaledScores(_Model):
 class Interleave(_Model):
     """Retrievers take turns, each adding its best item that is not there yet; weights say how often."""
 
-    kind: Literal["interleave"] = Field("interleave", description="Retrievers take turns.")
+    kind: Literal["interleave"] = Field(default="interleave", description="Retrievers take turns.")
 
 
 class Learned(_Model):
     """A ranker trained on held-back events, from each retriever's scores and ranks and from item columns."""
 
-    kind: Literal["learned"] = Field("learned", description="A trained ranker; made by `tastemaker pipeline fit`.")
-    columns: tuple[ColumnName, ...] = Field(
-        (), max_length=64, description="Number and flag columns of items that the ranker sees; 'popularity' is counted."
+    kind: Literal["learned"] = Field(
+        default="learned", description="A trained ranker; made by `tastemaker pipeline fit`."
     )
-    hidden: int = Field(32, ge=0, le=512, description="Width of the hidden layer; 0: a linear ranker.")
-    epochs: int = Field(100, ge=1, le=10_000, description="Most epochs; it stops before when it improves no more.")
-    negatives: int = Field(100, ge=1, le=MOST_ITEMS, description="Items that a right answer is held against.")
-    requests: int = Field(10_000, ge=10, le=1_000_000, description="Most held-back requests it learns from.")
+    columns: tuple[ColumnName, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Number and flag columns of items that the ranker sees; 'popularity' is counted.",
+    )
+    hidden: int = Field(default=32, ge=0, le=512, description="Width of the hidden layer; 0: a linear ranker.")
+    epochs: int = Field(
+        default=100, ge=1, le=10_000, description="Most epochs; it stops before when it improves no more."
+    )
+    negatives: int = Field(default=100, ge=1, le=MOST_ITEMS, description="Items that a right answer is held against.")
+    requests: int = Field(default=10_000, ge=10, le=1_000_000, description="Most held-back requests it learns from.")
 
 
 Blend = Annotated[RRF | ScaledScores | Interleave | Learned, Field(discriminator="kind")]
@@ -113,20 +122,20 @@ Blend = Annotated[RRF | ScaledScores | Interleave | Learned, Field(discriminator
 class Where(_Model):
     """Only items for which a predicate holds."""
 
-    kind: Literal["where"] = Field("where", description="A rule over item columns.")
+    kind: Literal["where"] = Field(default="where", description="A rule over item columns.")
     where: Predicate = Field(description="An SQL expression over the catalogue's columns, as: year > 1990.")
 
 
 class Seen(_Model):
     """No item of the request's history."""
 
-    kind: Literal["seen"] = Field("seen", description="Leaves out what the user has chosen before.")
+    kind: Literal["seen"] = Field(default="seen", description="Leaves out what the user has chosen before.")
 
 
 class Stock(_Model):
     """Only items whose column is true, or a number above 0."""
 
-    kind: Literal["stock"] = Field("stock", description="Leaves out what is not in stock.")
+    kind: Literal["stock"] = Field(default="stock", description="Leaves out what is not in stock.")
     column: ColumnName = Field(description="A column of flags, or of amounts of which more than 0 must be left.")
 
 
@@ -137,21 +146,27 @@ class Score(_Model):
     """A system scores the candidates anew."""
 
     system: Key = Field(description="Key of the system that scores.")
-    weight: Share = Field(1.0, description="Its share beside the blended score, both scaled from 0 to 1 list by list.")
+    weight: Share = Field(
+        default=1.0, description="Its share beside the blended score, both scaled from 0 to 1 list by list."
+    )
 
 
 # -- reranking
 
 
 class _Reranks(_Model):
-    first: Places = Field(100, description="Places that are decided by this step; the rest keeps its order below.")
+    first: Places = Field(
+        default=100, description="Places that are decided by this step; the rest keeps its order below."
+    )
 
 
 class _Likeness(_Model):
     column: ColumnName | None = Field(
-        None, description="Items are alike by the categories they share in this column (Jaccard)."
+        default=None, description="Items are alike by the categories they share in this column (Jaccard)."
     )
-    vectors: Key | None = Field(None, description="Items are alike by the cosine of this system's item vectors.")
+    vectors: Key | None = Field(
+        default=None, description="Items are alike by the cosine of this system's item vectors."
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> _Likeness:
@@ -166,8 +181,8 @@ class MMR(_Likeness, _Reranks):
     Ref: Carbonell, Goldstein, SIGIR 1998.
     """
 
-    kind: Literal["mmr"] = Field("mmr", description="Variety: unlike items above one another.")
-    weight: Share = Field(0.3, description="Weight of variety; 0: relevance alone, 1: variety alone.")
+    kind: Literal["mmr"] = Field(default="mmr", description="Variety: unlike items above one another.")
+    weight: Share = Field(default=0.3, description="Weight of variety; 0: relevance alone, 1: variety alone.")
 
 
 class Calibrated(_Reranks):
@@ -176,22 +191,28 @@ class Calibrated(_Reranks):
     Ref: Steck, RecSys 2018.
     """
 
-    kind: Literal["calibrated"] = Field("calibrated", description="The mix of categories that the user's history has.")
+    kind: Literal["calibrated"] = Field(
+        default="calibrated", description="The mix of categories that the user's history has."
+    )
     column: ColumnName = Field(description="Column of categories.")
-    weight: Share = Field(0.5, description="Weight of the mix; 0: relevance alone, 1: the mix alone.")
-    smoothing: float = Field(0.01, gt=0.0, le=0.5, description="Share of the user's own mix that is added to the list's.")
-    last: int = Field(500, ge=1, le=100_000, description="Events of the history that count, the latest.")
+    weight: Share = Field(default=0.5, description="Weight of the mix; 0: relevance alone, 1: the mix alone.")
+    smoothing: float = Field(
+        default=0.01, gt=0.0, le=0.5, description="Share of the user's own mix that is added to the list's."
+    )
+    last: int = Field(default=500, ge=1, le=100_000, description="Events of the history that count, the latest.")
 
 
 class Fair(_Reranks):
     """Groups of items get at least their share of every prefix of the list, rounded down."""
 
-    kind: Literal["fair"] = Field("fair", description="Least shares of exposure for groups of items.")
+    kind: Literal["fair"] = Field(default="fair", description="Least shares of exposure for groups of items.")
     column: ColumnName = Field(
-        description="Column whose values are the groups; 'popularity': groups 'head' and 'tail' by the stored histories."
+        description="Column whose values are the groups; 'popularity': 'head' and 'tail', by the stored histories."
     )
     shares: dict[str, Share] = Field(
-        min_length=1, max_length=64, description="Least share of each group, by the value of the column; at most 1 in all."
+        min_length=1,
+        max_length=64,
+        description="Least share of each group, by the value of the column; at most 1 in all.",
     )
 
     @field_validator("shares")
@@ -205,21 +226,25 @@ class Fair(_Reranks):
 class Boost(_Model):
     """Items for which a predicate holds count for more, or for less."""
 
-    kind: Literal["boost"] = Field("boost", description="Lifts or lowers some items.")
+    kind: Literal["boost"] = Field(default="boost", description="Lifts or lowers some items.")
     where: Predicate = Field(description="Which items: an SQL expression over the catalogue's columns.")
     factor: float = Field(
-        1.5, ge=0.0, le=100.0, description="What their relevance, scaled from 0 to 1, is multiplied by; below 1 lowers."
+        default=1.5,
+        ge=0.0,
+        le=100.0,
+        description="What their relevance, scaled from 0 to 1, is multiplied by; below 1 lowers.",
     )
 
 
 class Pin(_Model):
     """Named items stand at a fixed place."""
 
-    kind: Literal["pin"] = Field("pin", description="Puts named items at a fixed place.")
+    kind: Literal["pin"] = Field(default="pin", description="Puts named items at a fixed place.")
     items: tuple[ItemId, ...] = Field(min_length=1, max_length=20, description="Ids of items, in their order.")
-    place: Places = Field(1, description="Place of the first of them, from 1.")
+    place: Places = Field(default=1, description="Place of the first of them, from 1.")
     always: bool = Field(
-        False, description="Also where no retriever found them; filters, exclusions and candidates hold all the same."
+        default=False,
+        description="Also where no retriever found them; filters, exclusions and candidates hold all the same.",
     )
 
     @field_validator("items")
@@ -233,12 +258,12 @@ class Pin(_Model):
 class Cap(_Model):
     """No value of a column fills more than so many of the first places."""
 
-    kind: Literal["cap"] = Field("cap", description="At most so many items of one kind.")
+    kind: Literal["cap"] = Field(default="cap", description="At most so many items of one kind.")
     column: ColumnName = Field(description="Column whose values are counted; of a list of values each one counts.")
-    most: Places = Field(2, description="Most items of one value.")
-    first: Places = Field(10, description="Among so many first places.")
+    most: Places = Field(default=2, description="Most items of one value.")
+    first: Places = Field(default=10, description="Among so many first places.")
     surplus: Literal["below", "drop"] = Field(
-        "below",
+        default="below",
         description="What becomes of the items over it: moved below those places, or dropped. Where nothing else is "
         "left to fill the places, 'below' lets them back in and 'drop' shortens the list.",
     )
@@ -253,11 +278,11 @@ Rerank = Annotated[MMR | Calibrated | Fair | Boost | Pin | Cap, Field(discrimina
 class Because(_Likeness):
     """Names the item of the user's history that is most like the one shown; silent where none is like it."""
 
-    kind: Literal["because"] = Field("because", description="Names an item of the history that is like it.")
-    least: Share = Field(0.2, description="Likeness below which nothing is said.")
-    last: int = Field(100, ge=1, le=10_000, description="Events of the history that are looked at, the latest.")
+    kind: Literal["because"] = Field(default="because", description="Names an item of the history that is like it.")
+    least: Share = Field(default=0.2, description="Likeness below which nothing is said.")
+    last: int = Field(default=100, ge=1, le=10_000, description="Events of the history that are looked at, the latest.")
     text: str = Field(
-        "Because you chose {item}",
+        default="Because you chose {item}",
         min_length=1,
         max_length=300,
         description="The sentence; {item} is the title of the history's item, {shared} the categories shared with it.",
@@ -267,7 +292,7 @@ class Because(_Likeness):
 class BySystem(_Model):
     """A system that explains says why."""
 
-    kind: Literal["system"] = Field("system", description="A system's own explanations.")
+    kind: Literal["system"] = Field(default="system", description="A system's own explanations.")
     system: Key = Field(description="Key of the system, which must be able to explain.")
 
 
@@ -278,9 +303,9 @@ class SystemSpec(_Model):
     """How to fit a system; without an entry, a key is the name of a system that is fitted as it comes."""
 
     system: str = Field(min_length=1, max_length=200, description="Name of the system, from `tastemaker systems`.")
-    settings: dict[str, JsonValue] = Field({}, max_length=64, description="Its settings, by name.")
+    settings: dict[str, JsonValue] = Field(default={}, max_length=64, description="Its settings, by name.")
     transforms: dict[str, dict[str, JsonValue]] = Field(
-        {}, max_length=8, description="Transforms of its training, by name, with their settings."
+        default={}, max_length=8, description="Transforms of its training, by name, with their settings."
     )
 
 
@@ -288,22 +313,26 @@ class PipelineSpec(_Model):
     """A pipeline as data; see the module's docstring."""
 
     name: Key = Field(description="Name of the pipeline: small letters, digits, '-', '_', '.'.")
-    title: str = Field("", max_length=200, description="What it is for, in a few words.")
+    title: str = Field(default="", max_length=200, description="What it is for, in a few words.")
     retrieve: tuple[Retrieve, ...] = Field(
-        min_length=1, max_length=MOST_RETRIEVERS, description="Where candidates come from; the first's catalogue is used."
+        min_length=1,
+        max_length=MOST_RETRIEVERS,
+        description="Where candidates come from; the first's catalogue is used.",
     )
-    blend: Blend = Field(default_factory=RRF, description="How the retrievers' lists become one.")
-    pool: Places = Field(500, description="How many of the blended items go on to be scored and reranked.")
+    blend: Blend = Field(default=RRF(), description="How the retrievers' lists become one.")
+    pool: Places = Field(default=500, description="How many of the blended items go on to be scored and reranked.")
     filter: tuple[Filter, ...] = Field(
-        (), max_length=MOST_FILTERS, description="What may be shown at all; applied while retrieving, so no list runs dry."
+        default=(),
+        max_length=MOST_FILTERS,
+        description="What may be shown at all; applied while retrieving, so no list runs dry.",
     )
-    score: Score | None = Field(None, description="A system that scores the candidates anew, or none.")
+    score: Score | None = Field(default=None, description="A system that scores the candidates anew, or none.")
     rerank: tuple[Rerank, ...] = Field(
-        (), max_length=MOST_RERANKERS, description="Steps that reorder the list, one after the other."
+        default=(), max_length=MOST_RERANKERS, description="Steps that reorder the list, one after the other."
     )
-    explain: Explain | None = Field(None, description="Where the reasons come from, or none.")
+    explain: Explain | None = Field(default=None, description="Where the reasons come from, or none.")
     systems: dict[Key, SystemSpec] = Field(
-        {}, max_length=32, description="How to fit the systems, by key; only `fit` reads it."
+        default={}, max_length=32, description="How to fit the systems, by key; only `fit` reads it."
     )
 
     @model_validator(mode="after")
@@ -368,8 +397,12 @@ class PipelineSpec(_Model):
 
 _KINDS: dict[str, type[BaseModel]] = {
     model.model_fields["kind"].default: model
-    for model in (RRF, ScaledScores, Interleave, Learned, Where, Seen, Stock)
-    + (MMR, Calibrated, Fair, Boost, Pin, Cap, Because, BySystem)
+    for model in (
+        *(RRF, ScaledScores, Interleave, Learned),
+        *(Where, Seen, Stock),
+        *(MMR, Calibrated, Fair, Boost, Pin, Cap),
+        *(Because, BySystem),
+    )
 }
 _PARTS: dict[str, type[BaseModel]] = {"retrieve": Retrieve, "score": Score, "systems": SystemSpec}
 

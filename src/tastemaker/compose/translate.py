@@ -32,7 +32,9 @@ class Translation:
     back: Numbers | None
 
     @classmethod
-    def between(cls, users: Vocabulary, items: Vocabulary, other_users: Vocabulary, other_items: Vocabulary) -> Translation:
+    def between(
+        cls, users: Vocabulary, items: Vocabulary, other_users: Vocabulary, other_items: Vocabulary
+    ) -> Translation:
         same_users, same_items = users == other_users, items == other_items
         return cls(
             None if same_users else other_users.numbers(users.series),
@@ -101,7 +103,7 @@ class Translation:
         return Slates(closed, scores), known
 
     def rows(self, of_system: NDArray[Any], n_items: int) -> NDArray[Any]:
-        """Rows [J, ...] the system has of its items, as rows of the pipeline's [I, ...]; 0 for those it does not know."""
+        """Rows of the system's items [J, ...] as rows of the pipeline's [I, ...]; 0 for those it does not know."""
         if self.items is None:
             return of_system
         rows = np.zeros((n_items, *of_system.shape[1:]), dtype=of_system.dtype)

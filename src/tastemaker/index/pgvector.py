@@ -314,7 +314,7 @@ class _Snapshot:
     def _near(self, queries: Scores, ask: _Ask) -> Jagged[Items]:
         """Nominees of each row, not in order."""
         lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))[:, None]
-        asked = (queries * (REACH * max(self.about.radius, 1e-30) / np.maximum(lengths, 1e-30))).astype(np.float32)
+        asked = (queries * (REACH * max(self.about.longest, 1e-30) / np.maximum(lengths, 1e-30))).astype(np.float32)
         settings = {"hnsw.ef_search": ask.width, "enable_seqscan": "off", "enable_sort": "off", "jit": "off"}
         if self.database.goes_on:
             settings["hnsw.iterative_scan"] = "relaxed_order"

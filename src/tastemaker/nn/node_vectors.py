@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from tastemaker.nn.product import history_product
 from tastemaker.nn.sparse import Graph, power_sum, spmm
+from tastemaker.nn.table import Table
 from tastemaker.types import BundleError, Requests, State
 
 NAMES = ("users", "items", "messages")
+NODES = "nodes"
 
 
 class NodeVectors(nn.Module):
@@ -95,3 +97,20 @@ class NodeVectors(nn.Module):
                 )
         for name in NAMES:
             setattr(self, name, torch.from_numpy(np.array(state[name])))
+
+
+def export_nodes(table: Table) -> State:
+    """The learnt rows before smoothing, which a later training goes on from."""
+    return {NODES: table.weight.detach().cpu().numpy()}
+
+
+@torch.no_grad()
+def restore_nodes(table: Table, state: State) -> None:
+    """Take what `export_nodes` gave; where it is not there, rows are no numbers, and nothing can go on from them."""
+    array = state.get(NODES)
+    if array is None:
+        table.weight.fill_(torch.nan)
+        return
+    if array.shape != table.weight.shape or array.dtype != np.float32 or not np.isfinite(array).all():
+        raise BundleError(f"rows before smoothing are finite float32 {list(table.weight.shape)}; these are not")
+    table.weight.copy_(torch.from_numpy(np.array(array)))

@@ -6,6 +6,7 @@ session at the same time cannot both count: the store takes a state only from wh
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -16,8 +17,8 @@ from tastemaker.serve import models
 from tastemaker.serve.desk import Desk, event_of, listed
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.questions import Answer, Question
-from tastemaker.serve.runtime import Given, Runtime, new_id
-from tastemaker.serve.sessions import Session, SessionStore
+from tastemaker.serve.runtime import Given, Runtime, new_id, now
+from tastemaker.serve.sessions import Conflict, Session, SessionStore
 from tastemaker.serve.states import decoded, encoded
 from tastemaker.types import CapabilityError, Columns, Feedback, Jagged, NotFound, Requests
 
@@ -30,6 +31,12 @@ class Acting:
     def __init__(self, desk: Desk, store: SessionStore) -> None:
         self.desk, self.store = desk, store
         self.runtime: Runtime = desk.runtime
+
+    async def sweep(self, every: float = 60.0) -> None:
+        """Remove what has expired, again and again."""
+        while True:
+            await asyncio.sleep(every)
+            await self.runtime.slowly(self.store.sweep)
 
     async def act(self, body: models.ActBody) -> dict[str, Any]:
         """One turn."""
@@ -53,6 +60,8 @@ class Acting:
             if kept is None or (body.user is not None and kept.user not in (None, str(body.user))):
                 raise NotFound("there is no such session, or its time is over", hint="begin without a session")
             entry, number, session, user = self._actor(kept.system), kept.version, kept.id, kept.user
+            if kept.snapshot != entry.snapshot:
+                raise Conflict("the system was renewed since this session began", hint="begin a new session")
             state = decoded(kept.state, entry.system.State)
             asked = Question(user=user, text=body.text)
             if feedback := self._feedback(entry, body, user):
@@ -65,8 +74,8 @@ class Acting:
                 system=entry.name,
                 snapshot=entry.snapshot,
                 state=encoded(states[0]),
-                version=number + 1,
-                expires=int(time.time()) + self.runtime.settings.session_seconds,
+                version=number,
+                expires=now() + 1_000_000 * self.runtime.settings.session_seconds,
             )
         )
         turn: dict[str, Any] = {"session": session, "turn": number + 1, "system": entry.name}

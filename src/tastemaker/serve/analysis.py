@@ -56,6 +56,7 @@ Frame = pl.DataFrame | pl.LazyFrame
 SPLIT_ALPHA = 0.001
 """Level of the test of the split: a false alarm there costs a whole experiment."""
 POINTS = 200
+ODD = 0.02  # share of feedback that does not fit its list, above which one is told
 SECOND = 1_000_000
 SLATE_COLUMNS: dict[str, Any] = {
     "slate": pl.String, "time": pl.Int64, "user": pl.String, "session": pl.String, "experiment": pl.String,
@@ -86,7 +87,7 @@ def analyse(experiment: Experiment, events: Frame, slates: Frame, *, now: int | 
     if experiment.kind == "shadow":
         return shadow_result(experiment, own, now)
     lists, left_out, warnings = _lists(experiment, own)
-    feedback = _feedback(experiment, events, lists, now)
+    feedback = _feedback(experiment, events, lists, now, warnings)
     if experiment.kind == "interleave":
         return _Interleaved(experiment, lists, feedback, now, left_out, warnings).result()
     return _Split(experiment, lists, feedback, now, left_out, warnings).result()
@@ -131,7 +132,9 @@ def _lists(experiment: Experiment, own: pl.DataFrame) -> tuple[pl.DataFrame, dic
     return shown.with_columns(counts=~beyond).drop("number"), left_out, warnings
 
 
-def _feedback(experiment: Experiment, events: pl.LazyFrame, lists: pl.DataFrame, now: int) -> pl.DataFrame:
+def _feedback(
+    experiment: Experiment, events: pl.LazyFrame, lists: pl.DataFrame, now: int, warnings: list[str]
+) -> pl.DataFrame:
     """Events of the kinds that are measured, each once; `slate` is null where they do not count for a list.
 
     An event without a user is of the user who was shown the list it names.
@@ -140,15 +143,18 @@ def _feedback(experiment: Experiment, events: pl.LazyFrame, lists: pl.DataFrame,
     found = events.filter(pl.col("kind").is_in(kinds) & (pl.col("time") <= now))
     named = lists.lazy().select("slate", "items", "closes", shown="time", of="user")
     value = pl.when(pl.col("value").is_finite()).then("value").otherwise(0.0)
-    on_list = (
-        pl.col("shown").is_not_null()
-        & pl.col("time").is_between(pl.col("shown"), pl.col("closes"))
-        & (pl.col("item").is_null() | pl.col("items").list.contains(pl.col("item")))
-    )
-    found = found.join(named, on="slate", how="left").with_columns(
-        value=value, user=pl.coalesce("user", "of"), slate=pl.when(on_list).then("slate")
-    )
-    return found.select("id", "time", "kind", "user", "item", "value", "slate").collect().unique("id")
+    on_item = pl.col("item").is_null() | pl.col("items").list.contains(pl.col("item"))
+    joined = found.join(named, on="slate", how="left").select(
+        "id", "time", "kind", "item", value=value, user=pl.coalesce("user", "of"),
+        named=pl.col("shown").is_not_null(), early=pl.col("time") < pl.col("shown"), foreign=~on_item,
+        slate=pl.when(on_item & pl.col("time").is_between(pl.col("shown"), pl.col("closes"))).then("slate"),
+    )  # fmt: skip
+    kept = joined.collect().unique("id")
+    for column, what in (("early", "came before the list it names: is a clock wrong?"),
+                         ("foreign", "is on an item that the list it names does not have")):  # fmt: skip
+        if (n := int(kept[column].sum())) > ODD * max(1, int(kept["named"].sum())):
+            warnings.append(f"feedback {what} ({n:,} times; it does not count for a list)")
+    return kept.drop("named", "early", "foreign")
 
 
 def _amount(metric: Metric) -> pl.Expr:
@@ -294,7 +300,8 @@ class _Split(_Analysis):
         units = self.lists.group_by("unit").agg(
             pl.col("user").first(), pl.col("arm").first(), first=pl.col("time").min()
         )
-        units = units.with_columns(closes=pl.col("first") + horizon).filter(pl.col("closes") <= self.now)
+        end = self.now if self.experiment.stopped is None else min(self.now, self.experiment.stopped)
+        units = units.with_columns(closes=pl.col("first") + horizon).filter(pl.col("closes") <= end)
         units = units.sort("closes", "user")
         given = self.feedback.filter(pl.col("kind") == metric.event)
         given = given.join(units.select("user", "first", "closes"), on="user")
@@ -374,6 +381,8 @@ class _Split(_Analysis):
             rows = self.rows(metric)
             sums = self.sums(rows)
             control = sums[self.control]
+            if len(rows.y) and not rows.y.any():
+                self.warnings.append(f"guardrail {metric.name}: no such feedback has come in any arm")
             effect = metric.detect * np.abs(control.ratio)
             sign = 1 if metric.direction == "up" else -1
             for name in self.experiment.others:

@@ -25,6 +25,7 @@ from tastemaker.serve.problems import RESPONSES, problem, told
 from tastemaker.serve.routes import OnPath, by_capability, json, routes
 from tastemaker.serve.runtime import Runtime
 from tastemaker.serve.sessions import open_sessions
+from tastemaker.serve.studio import studio
 from tastemaker.types import TastemakerError, UsageError
 
 log = logging.getLogger("tastemaker.server")
@@ -35,6 +36,7 @@ def create_app(runtime: Runtime) -> Any:
     """The application over a runtime, whose settings it follows; it closes the runtime when it ends."""
     settings = runtime.settings
     keyring, desk = Keyring(settings.keys_file), Desk(runtime)
+    acting = Acting(desk, open_sessions(settings.sessions_url or settings.log_url))
     agents = server(desk) if settings.mcp else None
     door = None if agents is None else application(agents)
 
@@ -42,9 +44,11 @@ def create_app(runtime: Runtime) -> Any:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with agents.session_manager.run() if agents is not None else nullcontext():
             runtime.ready = True
+            runtime.background(acting.sweep())
             yield
             runtime.ready = False
         runtime.close()
+        acting.store.close()
 
     api = FastAPI(
         title="Tastemaker",
@@ -53,10 +57,11 @@ def create_app(runtime: Runtime) -> Any:
         lifespan=lifespan,
         separate_input_output_schemas=False,
     )
-    for kind in (TastemakerError, RequestValidationError, HTTPException, TimeoutError):
+    for kind in (TastemakerError, RequestValidationError, HTTPException, TimeoutError, Exception):
         api.add_exception_handler(kind, _tell)
     api.include_router(routes(desk))
-    waiting = by_capability(desk, Acting(desk, open_sessions(settings.sessions_url or settings.log_url)))
+    api.include_router(studio(desk, desk.live))
+    waiting = by_capability(desk, acting)
 
     def bring(entry: Entry) -> None:
         """The routes of what a new entry can, where they are not there yet."""

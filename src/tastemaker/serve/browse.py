@@ -86,7 +86,7 @@ def browse(runtime: Runtime) -> APIRouter:
     @router.post("/items/lookup", response_model=models.Items)
     async def lookup(body: Wanted) -> Response:
         """These items with all their columns, in this order; one that is unknown has its id alone."""
-        found = await runtime.apart(cards_of, runtime.entry(body.system), body.items)
+        found = await runtime.apart(cards, runtime.entry(body.system), body.items)
         return json({"items": found, "total": len(found), "next": None})
 
     return router

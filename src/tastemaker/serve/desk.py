@@ -16,6 +16,7 @@ import orjson
 from tastemaker.serve import models
 from tastemaker.serve.cursors import Cursors
 from tastemaker.serve.entry import Entry, plain
+from tastemaker.serve.live import Live
 from tastemaker.serve.log import Event
 from tastemaker.serve.problems import fields, status_of
 from tastemaker.serve.questions import Answer, Id, Question, Why
@@ -29,7 +30,7 @@ class Desk:
     """Answers bodies with plain values, as JSON holds them."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.runtime, self.cursors = runtime, Cursors()
+        self.runtime, self.live, self.cursors = runtime, Live(runtime), Cursors()
 
     # -- lists
 
@@ -47,7 +48,7 @@ class Desk:
         if skip + body.k > models.DEEPEST:
             raise UsageError(f"a list has at most {models.DEEPEST:,} items over all its pages")
         question = asked(body, k=body.k, skip=skip, seed=seed, **wanted(body))
-        given = await self.runtime.answer(entry, question, session=body.session)
+        given = await self.live.answer(entry, question, session=body.session)
         more = self.cursors.seal(skip + body.k, seed, given.entry.snapshot, mark) if given.answer.more else None
         return shown(given, skip, more)
 

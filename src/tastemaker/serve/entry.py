@@ -20,11 +20,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.contracts import Acts, Embeds, Explains, Reranks, Retrieves, Scores
+from tastemaker.compose import PIPELINE, PipelineBundle, allowed_by
+from tastemaker.contracts import Acts, Embeds, Reranks, Retrieves, Scores
 from tastemaker.index.exact import ExactIndex, as_vectors
 from tastemaker.index.select import Rules
 from tastemaker.serve.questions import Answer, Id, Question, Why, groups
-from tastemaker.train import Bundle, resolve_filter
+from tastemaker.train import Bundle
 from tastemaker.train.bundle import MANIFEST
 from tastemaker.types import (
     CapabilityError,
@@ -108,7 +109,7 @@ class Entry:
 
     @property
     def explains(self) -> bool:
-        return isinstance(self.system, Explains | Embeds)
+        return "explains" in self.bundle.info.capabilities or isinstance(self.system, Embeds)
 
     # -- questions become requests
 
@@ -219,7 +220,7 @@ class Entry:
             if (known := self._bitmaps.get(predicate)) is not None:
                 self._bitmaps.move_to_end(predicate)
                 return known
-        allowed: NDArray[np.bool_] = resolve_filter(self.catalogue, predicate, 1).allowed[0]
+        allowed: NDArray[np.bool_] = allowed_by(predicate, self.catalogue)
         with self._lock:
             self._bitmaps[predicate] = allowed
             while len(self._bitmaps) > FILTERS:
@@ -329,7 +330,7 @@ class Entry:
     ) -> list[list[Why | None]] | None:
         if not any(q.explain for q in questions):
             return None
-        if isinstance(self.system, Explains):
+        if "explains" in self.bundle.info.capabilities:
             return [
                 [
                     None
@@ -434,8 +435,9 @@ def plain(value: Any) -> Any:
 
 def opened(folder: str | Path, name: str | None = None) -> Entry:
     """An entry from a bundle's folder, warm; its snapshot is named by what the manifest holds."""
-    bundle = Bundle.load(folder)
-    digest = hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()[:12]
+    whole = (Path(folder) / PIPELINE).is_file()
+    bundle: Any = PipelineBundle.load(folder).pipeline if whole else Bundle.load(folder)
+    digest = hashlib.sha256((Path(folder) / (PIPELINE if whole else MANIFEST)).read_bytes()).hexdigest()[:12]
     entry = Entry(name or bundle.name, bundle, snapshot=digest)
     entry.warm()
     return entry

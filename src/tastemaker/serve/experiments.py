@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -182,15 +182,10 @@ class Experiment(_Strict):
         """Of the units, for each arm; equal where none are given."""
         return np.array([arm.share or 1 / len(self.arms) for arm in self.arms.values()])
 
-    @cached_property
-    def edges(self) -> NDArray[np.float64]:
-        """Where, between 0 and 1, the second arm's share begins, the third's, and so on."""
-        return np.cumsum(self.shares)[:-1]
-
-    @cached_property
+    @property
     def key(self) -> int:
         """64 bits of the salt: another key deals the units anew."""
-        return int.from_bytes(hashlib.blake2b((self.salt or self.name).encode(), digest_size=8).digest(), "little")
+        return _key(self.salt or self.name)
 
     def start(self, now: int) -> Experiment:
         """The experiment in force from `now`, microseconds since 1970."""
@@ -213,6 +208,11 @@ class Experiment(_Strict):
 
     def _changed(self, **changes: Any) -> Experiment:
         return read_experiment({**self.model_dump(), **changes})
+
+
+@lru_cache(maxsize=1024)
+def _key(salt: str) -> int:
+    return int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=8).digest(), "little")
 
 
 def read_experiment(given: Mapping[str, Any]) -> Experiment:
@@ -244,7 +244,8 @@ def assign(units: str | int | Sequence[Any] | NDArray[Any] | pl.Series, experime
     The number 17 and the text "17" are the same unit.
     """
     takes_part, place = uniforms(units, experiment.key)
-    arms: NDArray[np.int8] = experiment.edges.searchsorted(place, side="right").astype(np.int8)
+    edges = experiment.shares.cumsum()[:-1]
+    arms: NDArray[np.int8] = edges.searchsorted(place, side="right").astype(np.int8)
     arms[takes_part >= experiment.traffic] = -1
     return arms
 

@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 log = logging.getLogger("tastemaker.server")
 FREE = ("/health/", "/static/")  # answered to everybody
 FREE_EXACT = frozenset({"/", "/openapi.json", "/favicon.ico"})
-ADMIN = ("/admin/", "/metrics", "/experiments", "/traffic")
+ADMIN = ("/admin/", "/metrics", "/traffic")
 SECURITY = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -59,13 +59,14 @@ class Gate:
             return
         began, name, status = time.perf_counter(), secrets.token_hex(8), 500
         scope.setdefault("state", {})["request"] = name
-        started = False
+        started = finished = False
 
         async def answer(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status, started, finished
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", name.encode()), *SECURITY.items()]
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
@@ -78,9 +79,10 @@ class Gate:
             await (self.app if refused is None else refused)(scope, body or receive, answer)
         except Exception as error:
             log.exception("request %s failed", name)
-            if started:
+            if started and not finished:
                 raise
-            await told(error, name)(scope, receive, answer)
+            if not finished:
+                await told(error, name)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "other")

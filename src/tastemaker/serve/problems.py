@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tastemaker.serve.batching import Overloaded, TimedOut
+from tastemaker.serve.sessions import Conflict
 from tastemaker.types import CapabilityError, DataError, NotFound, TastemakerError, UsageError
 
 TYPE = "application/problem+json"
@@ -43,6 +44,8 @@ def status_of(error: Exception) -> int:
         return 429
     if isinstance(error, TimedOut | TimeoutError):
         return 504
+    if isinstance(error, Conflict):
+        return 409
     if isinstance(error, CapabilityError):
         return 501
     if isinstance(error, NotFound):
@@ -100,6 +103,6 @@ def unfit(error: RequestValidationError, request: str | None = None) -> Response
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": TITLES[status], "content": {TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 501, 503, 504)
+    for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503, 504)
 }
 """What any route may answer beside its own, for the OpenAPI document."""

@@ -7,6 +7,7 @@ a swap under load is seen by nobody but in the snapshot's name.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from tastemaker.compose import PipelineSpec
+from tastemaker.compose import compile as compose
 from tastemaker.serve.batching import Batcher
 from tastemaker.serve.entry import Entry, opened
 from tastemaker.serve.histories import Histories, Recent
@@ -27,7 +30,7 @@ from tastemaker.serve.metrics import Metrics
 from tastemaker.serve.questions import Answer, Question
 from tastemaker.serve.settings import Settings
 from tastemaker.serve.traffic import Traffic
-from tastemaker.types import NotFound, TastemakerError, UsageError, nearest
+from tastemaker.types import NotFound, TastemakerError, UsageError, nearest, replace_file
 
 T = TypeVar("T")
 Asked = tuple[Entry, Question]
@@ -100,6 +103,8 @@ class Runtime:
         self.metrics.snapshot(entry.name, entry.snapshot, entry.bundle)
         for tell in self.on_put:
             tell(entry)
+        if entry.kind == "system":
+            self._renew(entry.name)
 
     def source(self, name: str) -> Path | None:
         """The folder an entry was opened from."""
@@ -125,8 +130,47 @@ class Runtime:
         self.put(before)
         return before
 
-    def start(self) -> None:
-        """Open what the settings name beside bundles."""
+    # -- pipelines
+
+    def systems(self) -> dict[str, Any]:
+        """The bundles that pipelines can be made of, by name."""
+        return {name: entry.bundle for name, entry in self._shelf.items() if entry.kind == "system"}
+
+    def open_pipelines(self) -> None:
+        """Serve every pipeline in the folder that the settings name."""
+        folder = self.settings.pipelines_dir
+        for file in sorted(folder.glob("*.json")) if folder is not None else ():
+            self._compose(PipelineSpec.from_json(file.read_bytes()))
+
+    def serve_pipeline(self, spec: PipelineSpec) -> Entry:
+        """Serve a pipeline under its name, and keep it where the settings say.
+
+        Raises:
+            PipelineError: it does not fit together.
+            UsageError: a system has this name.
+        """
+        if (there := self._shelf.get(spec.name)) is not None and there.kind == "system":
+            raise UsageError(
+                f"{spec.name!r} is the name of a system that is served", hint="name the pipeline otherwise"
+            )
+        entry = self._compose(spec)
+        if (folder := self.settings.pipelines_dir) is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replace_file(folder / f"{spec.name}.json") as fresh:
+                fresh.write_text(spec.to_json() + "\n", encoding="utf-8")
+        return entry
+
+    def _compose(self, spec: PipelineSpec) -> Entry:
+        entry = Entry(spec.name, compose(spec, self.systems()), snapshot=spec.fingerprint[:12])
+        entry.warm()
+        self.put(entry)
+        return entry
+
+    def _renew(self, name: str) -> None:
+        """Put pipelines together again that lean on a system which was swapped."""
+        for other in list(self._shelf.values()):
+            if other.kind == "pipeline" and name in other.bundle.shelf:
+                self._compose(other.bundle.spec)
 
     # -- answers
 
@@ -147,12 +191,6 @@ class Runtime:
                 seen=partial(self._seen, entry.name),
             )
         return await self._batchers[entry.name].ask((entry, question))
-
-    async def answer(self, entry: Entry, question: Question, *, session: str | None = None) -> Given:
-        """A list that goes to the user: answered, and written down."""
-        given = Given(new_id(), entry, await self.ask(entry, question))
-        self.note(given, question, session=session)
-        return given
 
     def _seen(self, name: str, size: int, seconds: float) -> None:
         self.metrics.batch(name, size, seconds)
@@ -209,7 +247,7 @@ class Runtime:
             arm=given.arm,
             items=tuple(map(str, answer.items)),
             scores=tuple(answer.scores),
-            propensities=None if answer.logp is None else tuple(answer.logp),
+            propensities=None if answer.logp is None else tuple(math.exp(min(one, 0.0)) for one in answer.logp),
             query=question.text,
             trace={**answer.trace, **({"shadow": True} if shadow else {})},
         )

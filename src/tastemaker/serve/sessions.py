@@ -96,16 +96,17 @@ class SessionStore(Protocol):
         """Let go of the database."""
 
 
-def open_sessions(url: str | Path) -> SessionStore:
+def open_sessions(url: str | Path, *, create: bool = True) -> SessionStore:
     """The store at `redis://HOST:PORT/NUMBER`, or in a database that `open_log` opens too.
 
     Raises:
         ConfigError: the address is none of these.
+        NotFound: there is no such file, and `create` is False.
         StoreError: the store cannot be reached.
     """
     if str(url).startswith(("redis://", "rediss://", "unix://")):
         return RedisSessions(str(url))
-    return SqlSessions(tables.open_engine(url, sync="NORMAL"))
+    return SqlSessions(tables.open_engine(url, create=create, sync="NORMAL"))
 
 
 def _now() -> int:

@@ -1,9 +1,8 @@
 """The engine that runs programs, and the bundle it leaves."""
 
-from tastemaker.train.answer import resolve_filter
 from tastemaker.train.bundle import Bundle
 from tastemaker.train.engine import fit
 from tastemaker.train.loggers import JsonLines, Terminal
 from tastemaker.train.run import Hardware, Judge, Ranking
 
-__all__ = ["Bundle", "Hardware", "JsonLines", "Judge", "Ranking", "Terminal", "fit", "resolve_filter"]
+__all__ = ["Bundle", "Hardware", "JsonLines", "Judge", "Ranking", "Terminal", "fit"]

@@ -28,10 +28,11 @@ from tastemaker.contracts import (
     info_of,
 )
 from tastemaker.data import holdout
-from tastemaker.train.bundle import Bundle, histories_of, restore_weights
+from tastemaker.train.bundle import Bundle, export_state, histories_of, restore_weights
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.train.loggers import JsonLines
 from tastemaker.train.run import Hardware, Judge, NeedsJudge, Ranking, Run, is_first_process
+from tastemaker.train.warm import carry_over, check_same, held_back
 from tastemaker.types import (
     CapabilityError,
     Dataset,
@@ -115,6 +116,7 @@ def fit(
     *,
     seed: int = 0,
     transforms: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
+    warm: Bundle | None = None,
     judge: Judge | None = None,
     refit: bool = True,
     epochs: Mapping[int, int] | None = None,
@@ -134,9 +136,12 @@ def fit(
     Args:
         system: a name (see `tastemaker systems`) or a class declared with `@system`.
         data: a split, of which it learns from the training part alone; or a dataset, of which it learns from all.
-        config: settings by name; what is not given keeps its default.
+        config: settings by name; what is not given keeps its default, or with `warm` and no settings, the bundle's.
         seed: every random stream of the run derives from it.
         transforms: names of transforms of training, in the order they are applied, perhaps with settings.
+        warm: an older fit of the same system, with whose weights a system of gradient steps begins: see
+            `tastemaker.train.warm`. It is judged before the first epoch too, so it ends no worse than it began; where
+            events are held back, only such as the old fit has not seen. A closed form is fitted anew.
         judge: decides in the place of the ranking protocol how good the system is in the course of training.
         refit: where events were held back, train again on all of them for as many epochs as were found best; left
             out where `seconds` would not suffice for it.
@@ -151,6 +156,7 @@ def fit(
 
     Raises:
         CapabilityError: the data lacks what the system learns from.
+        UsageError: a warm start from another system or with other settings, or a parameter that cannot be matched.
         ConfigError: a setting is unknown or out of range.
         Diverged: a loss was no number, or grew without bound.
     """
@@ -161,12 +167,16 @@ def fit(
             f"{info.name} learns from {', '.join(sorted(missing))}, which {learnt.name} does not carry",
             hint="`tastemaker systems --for DATA` lists the systems a dataset can train",
         )
-    settings = make_config(info.config, config, of=info.name)
+    given = config_to_json(warm.config) if config is None and warm is not None and warm.info == info else config
+    settings = make_config(info.config, given, of=info.name)
     changes = _transforms(transforms)
+    asked = {name: config_to_json(change.config) for name, change in changes.items()}
+    if warm is not None:
+        check_same(warm, info, settings, asked)
     folder = None if run is None else Path(run)
     if folder is not None:
-        asked = {name: config_to_json(change.config) for name, change in changes.items()}
-        _claim(folder, info, settings, seed, data, asked, refit, sorted((epochs or {}).items()))
+        start = [] if warm is None else [dict(export_state(warm.system))]
+        _claim(folder, info, settings, seed, data, asked, refit, sorted((epochs or {}).items()), *start)
         loggers = [JsonLines(folder / "log.jsonl"), *loggers]
     running = Run(
         seed,
@@ -174,6 +184,7 @@ def fit(
         folder=folder,
         cache=default_cache() if cache is None else Path(cache),
         judge=judge or _judge_of(data, seed),
+        warm=warm,
         fixed=dict(epochs or {}),
         hardware=hardware or Hardware(),
         deadline=None if seconds is None else time.monotonic() + seconds,
@@ -187,7 +198,7 @@ def fit(
             taught = _learn(info, settings, learnt, changes, running)
         except NeedsJudge:
             judged_on = "events held back from training"
-            inner = holdout(learnt, seed=seed)
+            inner = holdout(learnt, seed=seed) if warm is None else held_back(learnt, warm, seed)
             running = replace(running, judge=Ranking.of(inner, seed), stage=0, told=[])
             taught = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
             took = time.monotonic() - started
@@ -205,11 +216,17 @@ def fit(
         catalogue=learnt.items,
         histories=histories_of(learnt) if histories else None,
         about={
-            "data": {"name": learnt.name, "fingerprint": learnt.fingerprint, "events": learnt.n_events},
+            "data": {
+                "name": learnt.name,
+                "fingerprint": learnt.fingerprint,
+                "events": learnt.n_events,
+                "until": learnt.events["time"].max() if learnt.has_time else None,
+            },
             "seed": seed,
             "facts": dict(taught.facts()) if isinstance(taught, Tells) else {},
             "fit": {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
-            **({"transforms": {n: config_to_json(c.config) for n, c in changes.items()}} if changes else {}),
+            **({"transforms": asked} if changes else {}),
+            **({"warm": running.carried} if warm is not None else {}),
             **({"training": running.told, "judged_on": judged_on} if running.told else {}),
         },
     )
@@ -224,7 +241,10 @@ def _learn(
     schema: Schema | None = None,
 ) -> Any:
     """A new system, taught by its program, which transforms may have changed."""
-    system = run.system = built(info, settings, schema or data.schema, run.seed)
+    schema = schema or data.schema
+    system = run.system = built(info, settings, schema, run.seed)
+    if run.warm is not None:
+        run.carried = carry_over(run.warm, system, info, settings, schema, data.user_ids, data.item_ids)
     program = system.program(data)
     for change in changes.values():
         program = change(system, program, data)

@@ -42,7 +42,7 @@ def train(stages: Sequence[Train], run: Run) -> dict[str, Any]:
     """Run training stages, an epoch of each in turn, until the first one's end; leave the best weights in the system.
 
     Returns what was found: epochs, steps, best_epoch, metric, best, seconds, examples_per_second, waiting_share,
-    parameters, device, and "evaluations": [{"epoch", "loss", metric}].
+    parameters, device, and "evaluations": [{"epoch", "loss", metric}]; a warm start has one of epoch 0, without a loss.
     """
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         return Loop(stages, run).go()
@@ -151,6 +151,9 @@ class Loop:
         counts = {"parameters": sum(p.numel() for p in self.parts[0].parameters), "device": str(self.device)}
         batches = sum(len(part.feed) for part in self.parts)
         self._log("start", epochs=self.most, batches=batches, epoch=self.epoch, **counts)
+        if self.judged and self.run.warm is not None and not self.evaluations and self.epoch == self.number == 0:
+            assert isinstance(self.until, Plateau)
+            self._judge(self.until.metric, None)
         with progress(f"{self.run.name}: training", self.most * batches) as self.advance:
             self.advance(self.epoch * batches + self.number)
             while self.epoch < self.most and not self.late and not self._flat():
@@ -166,9 +169,9 @@ class Loop:
         found = {
             "epochs": self.epoch,
             "steps": sum(part.steps for part in self.parts),
-            "best_epoch": self.best_epoch or self.epoch,
+            "best_epoch": self.best_epoch if self._chosen else self.epoch,
             "metric": self.until.metric if isinstance(self.until, Plateau) and self.judged else None,
-            "best": self.best if self.best_epoch else None,
+            "best": self.best if self._chosen else None,
             "stopped": "out of time" if self.late else "no rise" if self._flat() else "done",
             "seconds": round(self.seconds, 3),
             "examples_per_second": round(self.examples / max(self.seconds, 1e-9)),
@@ -180,6 +183,11 @@ class Loop:
             found["device_peak_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
         self._log("end", **{k: v for k, v in found.items() if k != "evaluations"})
         return found
+
+    @property
+    def _chosen(self) -> bool:
+        """Whether some weights were judged the best; those a warm start begins with are epoch 0."""
+        return self.best > -math.inf
 
     def _flat(self) -> bool:
         return self.judged and isinstance(self.until, Plateau) and self.stale >= self.until.patience
@@ -314,14 +322,14 @@ class Loop:
 
     def _said(self, loss: Tensor) -> str:
         metric = self.until.metric if isinstance(self.until, Plateau) else ""
-        judged = f" {metric} {self.evaluations[-1][metric]:.4f} (best {self.best:.4f})" if self.best_epoch else ""
+        judged = f" {metric} {self.evaluations[-1][metric]:.4f} (best {self.best:.4f})" if self._chosen else ""
         shown = f" loss {self.loss_sum / self.losses:.4f}" if self.losses else ""
         rate = self.examples / max(self.seconds, 1e-9) if self.seconds else 0
         return f"epoch {self.epoch + 1}/{self.most}{shown}{judged}" + (f" {rate:,.0f}/s" if rate else "")
 
     # -- judging
 
-    def _judge(self, metric: str, loss: float) -> None:
+    def _judge(self, metric: str, loss: float | None) -> None:
         value = 0.0
         if self.group.first:
             assert self.run.judge is not None

@@ -80,6 +80,8 @@ class Run:
     folder: where finished stages and checkpoints are kept; None: nowhere
     cache: where precomputed artefacts are kept; None: nowhere
     judge: decides when training has gone far enough; None: nobody can
+    warm: the fitted bundle whose weights training begins with; None: it begins with those the constructor drew
+    carried: what of it was taken
     fixed: epochs to train for, by the number of the stage, where that is known already
     deadline: `time.monotonic()` after which training stops where it is
     checkpoint_seconds: how often a training stage is saved
@@ -93,6 +95,8 @@ class Run:
     folder: Path | None = None
     cache: Path | None = None
     judge: Judge | None = None
+    warm: Any = None
+    carried: dict[str, Any] = field(default_factory=dict)
     fixed: Mapping[int, int] = field(default_factory=dict)
     hardware: Hardware = Hardware()
     deadline: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,31 @@ def make(bundles: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Any]
     yield runtime
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def live(make: Callable[..., Any]) -> Iterator[Callable[..., str]]:
+    """live(**settings) -> the address of a server on a port of this machine."""
+    import uvicorn
+
+    from tastemaker.serve.app import create_app
+
+    running = []
+
+    def start(**given: Any) -> str:
+        config = uvicorn.Config(create_app(make(**given)), port=0, log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)
 
 
 @pytest.fixture

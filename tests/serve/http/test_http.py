@@ -79,7 +79,7 @@ def test_a_batch_answers_each_and_a_fault_of_one_is_its_own(client: Any) -> None
         ("/recommend", {"user": "u", "kk": 3}, 422, "kk"),
         ("/recommend", {"system": "eas"}, 404, "ease"),
         ("/recommend", {"where": "pricey > 1"}, 404, "pricey"),
-        ("/recommend", {"where": "price >"}, 422, "filter"),
+        ("/recommend", {"where": "price >"}, 422, "predicate"),
         ("/similar", {"item": "unheard of"}, 404, "unheard of"),
         ("/explain", {"items": ["a"], "system": "popularity"}, 501, "no reasons"),
         ("/feedback", {"events": [{"item": "a"}]}, 422, "names a user"),

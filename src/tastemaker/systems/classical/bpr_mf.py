@@ -16,7 +16,7 @@ sampling", SIGIR 2013.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Rows(NamedTuple):
 )
 class BPRMF(nn.Module):
     """Users and items as vectors whose inner product ranks; learnt from pairs."""
+
+    rows: ClassVar = {"user_table.weight": ("users",), "item_table.weight": ("items",)}
 
     @dataclass(frozen=True)
     class Config:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -96,6 +96,7 @@ class CMLMovies(nn.Module):
     vectors: Tensor
     points: Tensor
     head: Tensor
+    rows: ClassVar = {"vectors": ("items",), "points": ("items",), "own.weight": ("items",)}
 
     @dataclass(frozen=True)
     class Config:
@@ -141,20 +142,24 @@ class CMLMovies(nn.Module):
         self.register_buffer("head", torch.tensor([0.0, 1.0, 0.0, 0.0]))  # constant, closeness, frequency, recency
         self.day = DAY[schema.time_unit or "step"]
         self.encoder: TfidfSvd | None = None
+        self.familiar = np.zeros(schema.n_items, dtype=np.bool_)  # films that an older fit has learnt from
 
     # -- training
 
     def program(self, data: Dataset) -> Program:
         c = self.config
         texts = self._texts(data.items)
-        self.encoder = TfidfSvd.of((yield Precompute(fit_text, texts, c.text_dim)))
+        if self.encoder is None:
+            self.encoder = TfidfSvd.of((yield Precompute(fit_text, texts, c.text_dim)))
         self.vectors = torch.from_numpy(self.encoder.encode(texts)).to(self.head.device)
         log = PurchaseLog.of(data, Past.of(data, self.vectors.numpy(), *self._memory()))
-        newest = log.newest(c.held)
+        newest = log.newest(c.held) & ~self.familiar
         if newest.any():
             yield self._trained(log, log.sold & ~newest, c.epochs)
             self.head.copy_(torch.as_tensor((yield Fit(self.fit_head, log, newest, rng="pairs"))))
             yield self._trained(log, log.sold, max(1, c.epochs // 2))
+        elif self.familiar.any():  # no film is unseen, so the older fit's probability stays
+            yield self._trained(log, log.sold, c.epochs)
         else:
             yield self._trained(log, log.sold, c.epochs)
             self.head.copy_(torch.as_tensor((yield Fit(self.fit_head, log, log.sold, rng="pairs"))))
@@ -163,6 +168,10 @@ class CMLMovies(nn.Module):
             if self.own is not None:
                 sold = torch.from_numpy(log.sold)
                 self.points[sold] = self.own.weight[sold]
+
+    def adopt(self, old: CMLMovies, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]]) -> None:
+        """Take an older fit's text encoder, along whose axes its layers read, and note which films it knew."""
+        self.encoder, self.familiar = old.encoder, items >= 0
 
     def _trained(self, log: PurchaseLog, films: NDArray[np.bool_], epochs: int) -> Train:
         """Training on the purchases of some films, against others of them."""
@@ -300,7 +309,8 @@ class CMLMovies(nn.Module):
         weights = {n: torch.as_tensor(a) for n, a in state.items() if not n.startswith("text.")}
         if bad := [name for name, w in weights.items() if not torch.isfinite(w).all()]:
             raise BundleError(f"the weights {bad[0]} hold values that are no numbers")
-        self.own = None
+        if self.own is not None:
+            weights["own.weight"] = weights["points"]  # where a later training goes on from
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:

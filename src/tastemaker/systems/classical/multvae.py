@@ -21,7 +21,7 @@ arXiv:1802.05814; github.com/dawenl/vae_cf.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ class MultVAE(nn.Module):
     """Reads a history into a small Gaussian, and writes a distribution over all items from it."""
 
     beta: Tensor
+    rows: ClassVar = {"read.weight": ("items",), "write.weight": ("items",), "write.bias": ("items",)}
 
     @dataclass(frozen=True)
     class Config:

@@ -14,15 +14,21 @@ scores of a step one matrix product, and negatives that a user chose are left ou
 batch; no penalty on lengths, which a cosine does not see; the rate falls evenly to 0 over `epochs`, in the place of
 steps down whenever the validation figure stalls.
 
+`epochs`, `lr` and `weight` come from the size of the data unless they are given. Thirty epochs of Gowalla are 24,000
+steps, of a data set of 40,000 choices 1,200, too few at the same rate: a rate of Adam is about the length of a step,
+so what the vectors can travel is rate times steps. And a mean over items drawn from a small catalogue holds each of
+them against a choice more often: what counts is the weight an item of the catalogue.
+
 Ref: Mao, Zhu, Wang, Dai, Dong, Xiao, He, "SimpleX: a simple and strong baseline for collaborative filtering",
 CIKM 2021, arXiv:2109.12613; github.com/reczoo/RecZoo (matching/cf/SimpleX), whose Gowalla settings are the defaults
-but for the rate, the batch and the number of epochs.
+there but for the rate, the batch and the number of epochs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +43,10 @@ from tastemaker.nn.table import Table
 from tastemaker.types import Dataset, Jagged, Requests, Schema, setting
 
 Pooling = Literal["mean", "self_attention", "user_attention"]
+
+EPOCHS, STEPS = 30, 2_000  # the longest training is no shorter than either
+TRAVEL, RATES = 20.0, (1e-3, 1e-2)  # rate times steps of the longest training, and the bounds that the rate keeps
+ITEMS, WEIGHTS = 160, (30.0, 250.0)  # items of the catalogue for a weight of 1, and the bounds that the weight keeps
 
 
 class Rows(NamedTuple):
@@ -58,6 +68,8 @@ class Rows(NamedTuple):
 class SimpleX(nn.Module):
     """Users fused with their histories, and items, compared by cosine."""
 
+    rows: ClassVar = {"user_table.weight": ("users",), "item_table.weight": ("items",)}
+
     @dataclass(frozen=True)
     class Config:
         dim: int = setting(64, "Width of the vectors.", low=1, search=(32, 256), log=True)
@@ -72,20 +84,38 @@ class SimpleX(nn.Module):
         margin: float = setting(
             0.9, "Cosine below which a negative counts for nothing.", low=-1.0, high=1.0, search=(0.0, 0.95)
         )
-        weight: float = setting(250.0, "Weight of the mean over the negatives.", low=0.0, search=(10, 1000), log=True)
+        weight: float | None = setting(
+            None,
+            "Weight of the mean over the negatives; none: one for 160 items of the catalogue, from 30 to 250.",
+            low=0.0,
+            search=(10, 1000),
+            log=True,
+        )
         negatives: int = setting(2000, "Items a choice is held against.", low=1, search=(50, 2000), log=True)
         sharing: bool = setting(True, "Draw the negatives once for the whole batch.")
         dropout: float = setting(0.1, "Dropout of the fused vector.", low=0.0, high=0.99, search=(0.0, 0.3))
-        lr: float = setting(1e-3, "Learning rate at the start.", low=1e-6, high=1.0, log=True, search=(1e-4, 1e-2))
+        lr: float | None = setting(
+            None,
+            "Learning rate at the start; none: 20 over the steps that `epochs` make, from 0.001 to 0.01.",
+            low=1e-6,
+            high=1.0,
+            log=True,
+            search=(1e-4, 1e-2),
+        )
         batch_size: int = setting(1024, "Choices a step.", low=1)
-        epochs: int = setting(30, "Most epochs; the learning rate falls to 0 over them.", low=1)
-        patience: int = setting(5, "Evaluations without a rise before training stops.", low=1)
+        epochs: int | None = setting(
+            None,
+            "Most epochs, over which the learning rate falls to 0; none: 30, or as many as make 2,000 steps.",
+            low=1,
+        )
+        patience: int = setting(10, "Evaluations without a rise before training stops.", low=1)
         every: int = setting(1, "Epochs between evaluations.", low=1)
         init: float = setting(0.1, "Standard deviation of the first vectors.", low=1e-6)
 
     def __init__(self, config: Config, schema: Schema) -> None:
         super().__init__()
         self.config, dim = config, config.dim
+        self.weight = between(*WEIGHTS, schema.n_items / ITEMS) if config.weight is None else config.weight
         self.user_table = Table(schema.n_users, dim, std=config.init, sparse=True)
         self.item_table = Table(schema.n_items, dim, std=config.init, sparse=True)
         self.mix = nn.Linear(dim, dim, bias=False)
@@ -100,12 +130,15 @@ class SimpleX(nn.Module):
         n = min(c.negatives, data.n_items)
         negatives = shared(matrix, n) if c.sharing else uniform(matrix, n)
         histories = data.histories().column("item").last(c.max_len)
+        feed = triplets(matrix, c.batch_size, negatives, histories=histories)
+        epochs = max(EPOCHS, math.ceil(STEPS / len(feed))) if c.epochs is None else c.epochs
+        lr = between(*RATES, TRAVEL / (epochs * len(feed))) if c.lr is None else c.lr
         yield Train(
-            triplets(matrix, c.batch_size, negatives, histories=histories),
+            feed,
             self.gather,
             self.objective,
-            until=Plateau("ndcg@20", c.patience, c.every, c.epochs),
-            optimiser=Optimiser(lr=c.lr, schedule="linear"),
+            until=Plateau("ndcg@20", c.patience, c.every, epochs),
+            optimiser=Optimiser(lr=lr, schedule="linear"),
         )
 
     def gather(self, batch: Triplets) -> Rows:
@@ -122,9 +155,9 @@ class SimpleX(nn.Module):
         negatives = F.normalize(rows.negatives, dim=-1)
         if negatives.ndim == 3:
             cosines = torch.bmm(negatives, users.unsqueeze(-1)).squeeze(-1)
-            return losses.ccl(positive, cosines, c.margin, c.weight)
+            return losses.ccl(positive, cosines, c.margin, self.weight)
         excess: Tensor = _Excess.apply(users, negatives, batch.clashes, c.margin)  # type: ignore[no-untyped-call]
-        return (1 - positive) + c.weight * excess
+        return (1 - positive) + self.weight * excess
 
     def fuse(self, users: Tensor, pool: Tensor, history: Tensor, offsets: Tensor) -> Tensor:
         """Users' vectors and their pooled histories, weighed by gamma (paper, equation 4).
@@ -157,6 +190,11 @@ class SimpleX(nn.Module):
     def items(self, numbers: Any = None) -> Tensor:
         """The items' vectors, of unit length [n, D]."""
         return F.normalize(self.item_table.weight if numbers is None else self.item_table(numbers), dim=-1)
+
+
+def between(low: float, high: float, value: float) -> float:
+    """The value, or the bound it lies beyond."""
+    return min(max(value, low), high)
 
 
 class _Excess(torch.autograd.Function):

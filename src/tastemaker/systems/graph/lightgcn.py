@@ -17,14 +17,14 @@ arXiv:2002.02126; github.com/gusye1234/LightGCN-PyTorch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from tastemaker.contracts import Optimiser, Plateau, Precompute, Program, Train, system
 from tastemaker.feeds import Triplets, history_matrix, interaction_matrix, triplets, uniform
-from tastemaker.nn.node_vectors import NodeVectors
+from tastemaker.nn.node_vectors import NodeVectors, export_nodes, restore_nodes
 from tastemaker.nn.pairwise import penalised_bpr
 from tastemaker.nn.sparse import Graph, bipartite, smoothed
 from tastemaker.nn.table import Table
@@ -53,6 +53,8 @@ class LightGCN(nn.Module):
     Published, Gowalla, Recall@20 / NDCG@20: .1687 / .1417 with one layer, .1786 / .1524 with two, .1824 / .1547
     with three (the authors' torch code).
     """
+
+    rows: ClassVar = {"table.weight": ("users", "items")}
 
     @dataclass(frozen=True)
     class Config:
@@ -131,9 +133,11 @@ class LightGCN(nn.Module):
         return items if numbers is None else items[self.table.numbers(numbers)]
 
     def export(self) -> State:
-        return self.vectors().export()
+        """What answers, and E, which answers nothing but lets a later training go on from here."""
+        return {**self.vectors().export(), **export_nodes(self.table)}
 
     def restore(self, state: State) -> None:
         self.graph = None
         self.final.restore(state, self.n_users, self.n_items, self.config.dim)
+        restore_nodes(self.table, state)
         self.eval()

@@ -18,7 +18,7 @@ study of BERT4Rec", RecSys 2022, arXiv:2207.07483.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ from tastemaker.types import Dataset, Requests, Schema, setting
 )
 class BERT4Rec(nn.Module):
     """Tells hidden items from those before and after; the next item is hidden behind the last."""
+
+    rows: ClassVar = {"table.weight": ("items", 1), "bias": ("items",)}  # one more: the mask
 
     @dataclass(frozen=True)
     class Config:

@@ -17,7 +17,7 @@ CIKM 2018, arXiv:1706.03847.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class Read(NamedTuple):
 )
 class GRU4Rec(nn.Module):
     """Tells the next item from a state that every event changes."""
+
+    rows: ClassVar = {"table.weight": ("items", 1), "bias": ("items",)}  # one more: the start
 
     @dataclass(frozen=True)
     class Config:

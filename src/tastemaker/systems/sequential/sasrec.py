@@ -21,7 +21,7 @@ arXiv:2308.07192.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class Read(NamedTuple):
 )
 class SASRec(nn.Module):
     """Tells the next item by attention to the last ones."""
+
+    rows: ClassVar = {"table.weight": ("items", 1)}  # one more: the start
 
     @dataclass(frozen=True)
     class Config:

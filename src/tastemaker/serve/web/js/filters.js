@@ -53,20 +53,36 @@ export const setIn = (params) => Object.keys(filtersOf(params)).length;
  * @param change called with (name, value or null) when one is set or cleared
  */
 export function controls(columns, params, change) {
-  const rows = columns.map((column) => MAKERS[column.kind]?.(column, params.get(PREFIX + column.name), (value) => change(PREFIX + column.name, value)));
+  const made = (column) => MAKERS[column.kind]?.(column, params.get(PREFIX + column.name), (value) => change(PREFIX + column.name, value));
+  const first = columns.filter(handy).sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind)).slice(0, FIRST);
+  const rest = columns.filter((column) => !first.includes(column));
+  const drawn = rest.map(made).filter(Boolean);
   const sql = h("input", { type: "text", value: params.get("where") ?? "", spellcheck: "false", placeholder: "year > 1990 AND price < 5",
     on: { change: () => change("where", sql.value.trim() || null) } });
   return [
-    ...rows.filter(Boolean),
+    ...first.map(made),
+    drawn.length ? h("details", { class: "plain", open: rest.some((column) => params.has(PREFIX + column.name)) },
+      h("summary", {}, "More columns"), drawn) : null,
     h("details", { class: "plain", open: Boolean(params.get("where")) }, h("summary", {}, "A condition of your own"),
       field("Condition, as SQL", sql, "Over the catalogue's columns; holds beside the filters above.")),
   ];
+}
+
+const FIRST = 4; // controls that are seen without asking
+const ORDER = ["categories", "number", "flag", "category"];
+const isTime = (column) => column.whole && Math.abs(column.high) > 1e14; // microseconds since 1970
+
+/** Whether a column has a control that most people can use at once. */
+function handy(column) {
+  if (column.kind === "number") return column.high > column.low && !isTime(column);
+  return column.kind === "flag" || ((column.kind === "categories" || column.kind === "category") && column.distinct > 1 && column.distinct <= 60);
 }
 
 const MAKERS = { number: range, flag, category: choices, categories: choices, text: words };
 
 function range(column, value, set) {
   if (column.low === null || column.low === undefined || column.low === column.high) return null;
+  if (isTime(column)) return period(column, value, set);
   const [from, to = ""] = (value ?? "").split("..");
   const label = worded(column.name);
   const end = (name, given, limit) => h("input", { type: "number", inputmode: "decimal", step: column.whole ? 1 : "any",
@@ -74,6 +90,20 @@ function range(column, value, set) {
     on: { change: () => set(low.value || high.value ? `${low.value}..${high.value}` : null) } });
   const [low, high] = [end("at least", from, column.low), end("at most", to, column.high)];
   return h("fieldset", { class: "field range" }, h("legend", {}, label), h("div", { class: "row" }, low, h("span", { "aria-hidden": "true" }, "to"), high));
+}
+
+const DAY = 86_400_000_000;
+const day = (time) => (isNumber(time) ? new Date(Number(time) / 1000).toISOString().slice(0, 10) : "");
+
+function period(column, value, set) {
+  const [from, to = ""] = (value ?? "").split("..");
+  const label = worded(column.name);
+  const start = (node) => (node.value ? Date.parse(node.value) * 1000 : "");
+  const stop = (node) => (node.value ? Date.parse(node.value) * 1000 + DAY - 1 : "");
+  const end = (name, given) => h("input", { type: "date", value: day(given), min: day(column.low), max: day(column.high), "aria-label": `${label}, ${name}`,
+    on: { change: () => set(low.value || high.value ? `${start(low)}..${stop(high)}` : null) } });
+  const [low, high] = [end("from", from), end("until", to)];
+  return h("fieldset", { class: "field range" }, h("legend", {}, label), low, high);
 }
 
 function flag(column, value, set) {
@@ -111,7 +141,7 @@ function choices(column, value, set) {
   const more = h("input", { type: "text", list: listId, placeholder: `${count(column.distinct, "value")} …`, "aria-label": `Add to ${label.toLowerCase()}`,
     on: { change: () => { if (more.value.trim() && !chosen.has(more.value.trim())) turn(more.value.trim()); more.value = ""; } } });
   function draw() {
-    const shown = [...new Set([...chosen, ...values.slice(0, column.kind === "category" && column.distinct > SHOWN * 2 ? 0 : SHOWN)])];
+    const shown = [...new Set([...chosen, ...values.slice(0, column.distinct > 60 ? 0 : SHOWN)])];
     place.replaceChildren(...shown.map(chip));
   }
   draw();

@@ -36,6 +36,10 @@ addEventListener("click", () => { clicked = true; setTimeout(() => { clicked = f
 addEventListener("hashchange", show);
 addEventListener("person", () => follow(now?.route));
 history.scrollRestoration = "manual";
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the part behind the "#" names a view, and no place on it
+  (root.querySelector("h1") ?? root).focus();
+});
 
 async function show() {
   const route = parse();

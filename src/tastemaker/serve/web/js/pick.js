@@ -94,7 +94,7 @@ export async function open(root, route, signal) {
         h("p", { class: "lead" }, "Pick a few things, and see what would be recommended to you.")),
       h("div", { class: "aside-card" }, h("h2", {}, "Or be somebody else"),
         userField(() => system, (user) => go(link("try", { system: named, user }))).node)),
-    h("div", { class: "searchrow" }, search, button("Other covers", () => { search.value = ""; load(); }, { drawing: "dice", kind: "soft-button" })),
+    h("div", { class: "searchrow" }, search, button("Shuffle", () => { search.value = ""; load(); }, { drawing: "dice", kind: "soft-button" })),
     status, shelf, more, bar);
   setPerson(picked.length ? { liked: picked, hidden } : null);
   drawBar();
