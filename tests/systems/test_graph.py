@@ -249,6 +249,7 @@ def test_what_a_bundle_keeps_needs_no_graph_and_is_checked(name: str) -> None:
         "users": (N_USERS, 6),
         "items": (N_ITEMS, 6),
         "messages": (N_ITEMS, 6),
+        "nodes": (N_USERS + N_ITEMS, 6),  # for a later training to go on from
     }
     fresh = type(system)(system.config, Schema(N_USERS, N_ITEMS))
     fresh.restore(state)
@@ -256,7 +257,8 @@ def test_what_a_bundle_keeps_needs_no_graph_and_is_checked(name: str) -> None:
     fresh.eval()  # there is nothing to make the vectors of again, so they stay
     requests = of_rows(CHOSEN[:9], users=[0, 1, 2, 3, -1, -1, 6, 7, 8])
     assert torch.equal(fresh.queries(requests), system.queries(requests))
-    for damage in ({"items": state["items"][1:]}, {"users": state["users"] * np.nan}, {"messages": None}):
+    nodes = {"nodes": state["nodes"] * np.nan}
+    for damage in ({"items": state["items"][1:]}, {"users": state["users"] * np.nan}, {"messages": None}, nodes):
         with pytest.raises(BundleError, match="finite"):
             fresh.restore({key: array for key, array in {**state, **damage}.items() if array is not None})
 

@@ -106,7 +106,7 @@ class Lesson:
         """Retrievers on the inner part, candidates of what was held back, the ranker; then every system on all."""
         learnt = data.train if isinstance(data, Split) else data
         if isinstance(self.spec.blend, specs.Learned):
-            inner = holdout(learnt, seed=self.seed)
+            inner = held_back(learnt, self.spec.blend, self.seed)
             early: dict[str, Bundle] = {}
             for one in self.spec.retrieve:
                 early[one.system] = yield Fit(self.fitted, one.system, inner.train, "inner")
@@ -141,6 +141,11 @@ class Lesson:
             hardware=self.hardware,
             loggers=self.loggers,
         )
+
+
+def held_back(data: Dataset, blend: specs.Learned, seed: int = 0) -> Split:
+    """The training data without what a ranker learns from: each user's latest choices, or without times a tenth."""
+    return holdout(data, f"leave-k:{blend.held}" if data.has_time else None, seed=seed)
 
 
 def collect(spec: PipelineSpec, shelf: Mapping[str, Any], split: Split, seed: int = 0) -> Lists:

@@ -116,7 +116,7 @@ class Ranker(nn.Module):
             list_feed(lists, c.batch_size),
             self.gather,
             self.objective,
-            until=Plateau("ndcg@10", c.patience, 1, c.epochs),
+            until=Plateau("ndcg@100", c.patience, 1, c.epochs),
             optimiser=Optimiser("adamw", lr=c.lr, weight_decay=c.weight_decay),
             parameters=[p for p in self.parameters() if p.numel()],
         )

@@ -110,6 +110,9 @@ class Learned(_Model):
         default=100, ge=1, le=10_000, description="Most epochs; it stops before when it improves no more."
     )
     negatives: int = Field(default=100, ge=1, le=MOST_ITEMS, description="Items that a right answer is held against.")
+    held: int = Field(
+        default=1, ge=1, le=100, description="Latest choices of each user that are held back to learn from."
+    )
     requests: int = Field(default=10_000, ge=10, le=1_000_000, description="Most held-back requests it learns from.")
 
 

@@ -79,11 +79,8 @@ class Reranks(Protocol):
 
 @runtime_checkable
 class Acts(Protocol[S]):
-    """Holds sessions of several turns. State goes in and comes out; the system itself remembers nothing.
-
-    State: the class of a session's state, a frozen dataclass of numbers, texts, arrays, and lists and mappings of
-        these. It may carry `VERSION: int`, which tells a stored state of another version from one that can be read.
-    """
+    """Holds sessions of several turns. State, a frozen dataclass of plain values and arrays (perhaps with a `VERSION`),
+    goes in and comes out; the system itself remembers nothing."""
 
     State: type[S]
 

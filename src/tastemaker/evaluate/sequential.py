@@ -136,7 +136,7 @@ def win_share(
     def end(outer: float) -> Floats:
         """Between the observed share, where the evidence is least, and 0 or 1, where it is endless."""
         kept, refused = centre.copy(), np.full_like(centre, outer)
-        for _ in range(60):
+        for _ in range(40):  # to 1e-12
             middle = (kept + refused) / 2
             against = mixed - special.xlogy(wins, middle) - special.xlog1py(losses, -middle)
             inside = against < -math.log(alpha)

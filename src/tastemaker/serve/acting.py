@@ -16,8 +16,9 @@ from tastemaker.contracts import Acts
 from tastemaker.serve import models
 from tastemaker.serve.desk import Desk, event_of, listed
 from tastemaker.serve.entry import Entry
+from tastemaker.serve.names import new_id, now
 from tastemaker.serve.questions import Answer, Question
-from tastemaker.serve.runtime import Given, Runtime, new_id, now
+from tastemaker.serve.runtime import Given, Runtime
 from tastemaker.serve.sessions import Conflict, Session, SessionStore
 from tastemaker.serve.states import decoded, encoded
 from tastemaker.types import CapabilityError, Columns, Feedback, Jagged, NotFound, Requests

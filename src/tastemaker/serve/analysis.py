@@ -56,6 +56,7 @@ Frame = pl.DataFrame | pl.LazyFrame
 SPLIT_ALPHA = 0.001
 """Level of the test of the split: a false alarm there costs a whole experiment."""
 POINTS = 200
+LARGEST = 1e9  # what one event may be worth: whoever sends feedback may send anything
 ODD = 0.02  # share of feedback that does not fit its list, above which one is told
 SECOND = 1_000_000
 SLATE_COLUMNS: dict[str, Any] = {
@@ -70,6 +71,8 @@ EVENT_COLUMNS: dict[str, Any] = {
 
 def analyse(experiment: Experiment, events: Frame, slates: Frame, *, now: int | None = None) -> Result:
     """Where an experiment stands at `now` (microseconds; default: the latest time in the tables).
+
+    A server passes its clock: the times of events are what clients say.
 
     Args:
         events: id, time, kind, user, item, value, slate (and more), times in microseconds
@@ -142,7 +145,7 @@ def _feedback(
     kinds = {metric.event for metric in (experiment.primary, *experiment.guardrails) if metric.of != "trace"}
     found = events.filter(pl.col("kind").is_in(kinds) & (pl.col("time") <= now))
     named = lists.lazy().select("slate", "items", "closes", shown="time", of="user")
-    value = pl.when(pl.col("value").is_finite()).then("value").otherwise(0.0)
+    value = pl.when(pl.col("value").is_finite()).then(pl.col("value").clip(-LARGEST, LARGEST)).otherwise(0.0)
     on_item = pl.col("item").is_null() | pl.col("items").list.contains(pl.col("item"))
     joined = found.join(named, on="slate", how="left").select(
         "id", "time", "kind", "item", value=value, user=pl.coalesce("user", "of"),
@@ -287,7 +290,7 @@ class _Split(_Analysis):
     def per_list(self, metric: Metric) -> pl.DataFrame:
         if metric.of == "trace":
             y = pl.col("trace").str.json_path_match(f"$.{metric.event}").cast(pl.Float64, strict=False)
-            return self.closed.with_columns(y=y).filter(pl.col("y").is_finite())
+            return self.closed.with_columns(y=y.clip(-LARGEST, LARGEST)).filter(pl.col("y").is_finite())
         given = self.feedback.filter((pl.col("kind") == metric.event) & pl.col("slate").is_not_null())
         once = given.group_by("slate", "item").agg(pl.col("value").sum())
         amounts = once.group_by("slate").agg(y=_amount(metric))

@@ -16,6 +16,7 @@ from starlette.responses import Response
 import tastemaker
 from tastemaker.serve import models
 from tastemaker.serve.acting import Acting
+from tastemaker.serve.browse import browse
 from tastemaker.serve.desk import Desk, about
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.gate import Gate
@@ -59,8 +60,6 @@ def create_app(runtime: Runtime) -> Any:
     )
     for kind in (TastemakerError, RequestValidationError, HTTPException, TimeoutError, Exception):
         api.add_exception_handler(kind, _tell)
-    api.include_router(routes(desk))
-    api.include_router(studio(desk, desk.live))
     waiting = by_capability(desk, acting)
 
     def bring(entry: Entry) -> None:
@@ -73,6 +72,8 @@ def create_app(runtime: Runtime) -> Any:
     for entry in runtime.shelf.values():
         bring(entry)
     runtime.on_put.append(bring)
+    for router in (routes(desk), studio(desk, desk.live), browse(runtime)):  # what is asked most is looked for first
+        api.include_router(router)
     _watch(api, runtime)
     _administer(api, runtime)
     if door is not None:

@@ -17,8 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from tastemaker.serve import models
-from tastemaker.serve.desk import card
-from tastemaker.serve.desk import cards as cards_of
+from tastemaker.serve.desk import card, cards
 from tastemaker.serve.entry import Entry, plain
 from tastemaker.serve.problems import RESPONSES
 from tastemaker.serve.routes import OnPath, json

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,10 @@ from tastemaker.serve.cursors import Cursors
 from tastemaker.serve.entry import Entry, plain
 from tastemaker.serve.live import Live
 from tastemaker.serve.log import Event
+from tastemaker.serve.names import new_key, new_seed, now
 from tastemaker.serve.problems import fields, status_of
 from tastemaker.serve.questions import Answer, Id, Question, Why
-from tastemaker.serve.runtime import Given, Runtime, new_key, now
+from tastemaker.serve.runtime import Given, Runtime
 from tastemaker.types import NotFound, TastemakerError, UsageError
 
 Plain = dict[str, Any]
@@ -37,7 +37,7 @@ class Desk:
     async def recommend(self, body: models.RecommendBody) -> Plain:
         """A list, or the next page of it."""
         entry = self.runtime.entry(body.system)
-        skip, seed = 0, body.seed if body.seed is not None else secrets.randbits(62)
+        skip, seed = 0, body.seed if body.seed is not None else new_seed()
         mark = fingerprint(body)
         if body.cursor is not None:
             skip, seed, snapshot, kept = self.cursors.open(body.cursor, 4)

@@ -245,7 +245,7 @@ def _grown(
     whole = whole.with_row_index("_number")
     if AVAILABLE in whole.columns:
         there = pl.when(pl.col("_number") < table.height).then(pl.lit(rows["time"].min(), pl.Int64))
-        available = pl.coalesce(pl.min_horizontal(AVAILABLE, "_first"), there).cast(pl.Int64)
+        available = pl.min_horizontal(pl.coalesce(AVAILABLE, there), "_first").cast(pl.Int64)
         whole = whole.with_columns(available.alias(AVAILABLE)).sort(AVAILABLE, nulls_last=True, maintain_order=True)
     numbers = np.full(whole.height + 1, -1, np.int32)
     numbers[whole["_number"].to_numpy()] = np.arange(whole.height, dtype=np.int32)

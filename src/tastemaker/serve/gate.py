@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from tastemaker.serve.keys import Keyring, Rates, Scope
+from tastemaker.serve.names import hidden
 from tastemaker.serve.problems import problem, told
 from tastemaker.serve.runtime import Runtime
 from tastemaker.serve.settings import Settings
@@ -57,7 +57,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, name, status = time.perf_counter(), secrets.token_hex(8), 500
+        began, name, status = time.perf_counter(), hidden(8), 500
         scope.setdefault("state", {})["request"] = name
         started = finished = False
 

@@ -19,8 +19,9 @@ from tastemaker.serve.analysis import analyse
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.experiments import Assignment, Experiment, Experiments
 from tastemaker.serve.interleave import interleaved
+from tastemaker.serve.names import new_id, now
 from tastemaker.serve.questions import Answer, Question
-from tastemaker.serve.runtime import Given, Runtime, new_id, now
+from tastemaker.serve.runtime import Given, Runtime
 from tastemaker.serve.shadows import shadow_trace
 from tastemaker.serve.verdicts import Decision, Result, advise, promote, roll_back
 from tastemaker.types import NotFound, UsageError, nearest

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import secrets
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +24,7 @@ from tastemaker.serve.entry import Entry, opened
 from tastemaker.serve.histories import Histories, Recent
 from tastemaker.serve.log import Event, EventLog, Served, open_log
 from tastemaker.serve.metrics import Metrics
+from tastemaker.serve.names import now
 from tastemaker.serve.questions import Answer, Question
 from tastemaker.serve.settings import Settings
 from tastemaker.serve.traffic import Traffic
@@ -294,18 +292,3 @@ def completed(question: Question, recent: Mapping[str, Recent]) -> Question:
     if question.user is None or (not (known := recent.get(str(question.user), Recent())).chosen and not known.hidden):
         return question
     return replace(question, recent=known.chosen, hidden=known.hidden)
-
-
-def now() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def new_id() -> str:
-    """A name for a list: it sorts by time, and cannot be guessed."""
-    return f"{time.time_ns() // 1000:x}-{os.urandom(9).hex()}"
-
-
-def new_key() -> str:
-    """An idempotency key for an event that brought none."""
-    return secrets.token_hex(16)

@@ -150,7 +150,7 @@ class SqlSessions:
                 index_elements=["id"], set_=values, where=table.c.expires <= now
             )
         with telling(FAILED), self.writer.begin() as connection:
-            if connection.execute(statement).rowcount != 1:
+            if connection.execute(statement.returning(table.c.id)).first() is None:
                 raise _conflict(session)
         return stored
 

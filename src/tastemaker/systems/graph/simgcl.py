@@ -12,7 +12,7 @@ and of the last layer only the batch's rows are computed.
 
 Changed: defaults. The paper picks the weight for each data set, 0.5 on Yelp2018, at a rate of 0.001. The contrast looks
 at directions alone, so the shorter the vectors are, the harder it pulls, and the first ones are short: where an epoch
-is 20 to 40 steps, it drowns the choices for longer than training waits for a rise. With a weight of 0.05 and a rate
+is 20 to 40 steps, it drowns the choices for longer than training waits for a rise. With a weight of 0.03 and a rate
 of 0.01 the vectors outgrow it in the first epochs.
 
 Ref: Yu et al., "Are graph augmentations necessary? Simple graph contrastive learning for recommendation", SIGIR 2022,
@@ -71,7 +71,7 @@ class SimGCL(nn.Module):
         n_layers: int = setting(3, "Steps of propagation.", low=1, high=8, search=(1, 4))
         lr: float = setting(0.01, "Learning rate.", low=1e-6, high=1.0, log=True, search=(3e-4, 0.03))
         reg: float = setting(1e-4, "Weight of the squared vectors of a triple.", low=0.0, log=True, search=(1e-6, 1e-2))
-        weight: float = setting(0.05, "Weight of the contrast.", low=0.0, log=True, search=(0.005, 2.0))
+        weight: float = setting(0.03, "Weight of the contrast.", low=0.0, log=True, search=(0.005, 2.0))
         epsilon: float = setting(0.1, "Length of the noise.", low=0.0, log=True, search=(0.01, 1.0))
         temperature: float = setting(0.2, "Temperature of the contrast.", low=1e-3, log=True, search=(0.05, 1.0))
         negatives: int = setting(1, "Items a choice is held against.", low=1, search=(1, 16), log=True)

@@ -2,7 +2,7 @@
 
 import { ask, dropped, part } from "./api.js";
 import { button, confirmed, fill, h, menu, notice, toast, trouble } from "./dom.js";
-import { clock, count, figure, metric, percent, signed } from "./format.js";
+import { clock, count, figure, metric, percent, signed, worded } from "./format.js";
 import { sequence, whisker } from "./plots.js";
 import { link } from "./router.js";
 
@@ -122,9 +122,9 @@ function armsTable(arms, about) {
         : h("td", { class: "soft" }, "–"),
       h("td", {}, Number.isFinite(one.p) ? (one.p < 0.001 ? "< 0.001" : one.p.toFixed(3)) : "–"));
   });
-  const heads = ["Arm", `${about.unit ?? "user"}s`, "Lists", metricName(about.primary), "Difference to the control", "p"];
+  const heads = ["Arm", worded(`${about.unit ?? "user"}s`), "Lists", metricName(about.primary), "Difference to the control", "p"];
   return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Arms" }, h("table", {},
-    h("thead", {}, h("tr", {}, heads.map((one) => h("th", { scope: "col" }, one.charAt(0).toUpperCase() + one.slice(1))))), h("tbody", {}, rows)));
+    h("thead", {}, h("tr", {}, heads.map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, rows)));
 }
 
 const between = (low, high, text) => (Number.isFinite(low) ? h("small", { class: "ends" }, `${text(low)} to ${text(high)}`) : null);

@@ -9,14 +9,13 @@ export const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1
 
 export const number = (value) => (Number.isFinite(value) ? plain.format(value) : "–");
 
-/** Three figures that count: 0.0123, 4.56, 1,230. */
+const three = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+
+/** Three figures that count: 0.0123, 4.56, 52, 1,230. */
 export function figure(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
-  if (size >= 1000) return whole.format(value);
-  if (size === 0) return "0";
-  if (size < 0.0001) return value.toExponential(1);
-  return value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(size)))));
+  if (Number.isInteger(value) || Math.abs(value) >= 1000) return whole.format(value);
+  return Math.abs(value) < 0.0001 ? value.toExponential(1) : three.format(value);
 }
 
 /** As many digits after the point as a metric needs. */

@@ -13,6 +13,8 @@ const COSTS = {
   bundle_mb: { name: "Size on disk", short: "Size", text: (value) => `${figure(value)} MB` },
 };
 
+const ENOUGH = 0.9; // share of the best figure that many are content with
+
 export const title = () => "Leaderboard";
 
 export async function open(root, route, signal) {
@@ -73,8 +75,8 @@ function table(rows, name, served, sort, turn, leader) {
     system: (row) => h("th", { scope: "row" }, served.has(row.system) ? h("a", { href: link("try", { system: row.system }), title: "Try it" }, row.system) : row.system,
       row === leader ? [" ", h("span", { class: "tag" }, "best")] : row.tied ? [" ", h("span", { class: "tag off", title: "cannot be told from the best" }, "≈ best")] : null),
     value: (row) => h("td", {}, h("b", {}, metric(row.value))),
-    null: (row) => h("td", {}, whisker({ ...row, colour: row === leader || row.tied ? 0 : 7 }, low, high), h("span", { class: "sr" }, `${metric(row.low)} to ${metric(row.high)}`)),
-    gives_up: (row) => h("td", {}, row.gives_up === null || row.gives_up === undefined ? "–" : typeof row.gives_up === "number" ? signed(-Math.abs(row.gives_up)) : row.gives_up),
+    null: (row) => h("td", {}, whisker({ ...row, colour: row === leader || row.tied ? 0 : 7 }, low, high, { width: 190 }), h("span", { class: "sr" }, `${metric(row.low)} to ${metric(row.high)}`)),
+    gives_up: (row) => h("td", {}, row === leader || row.gives_up === null || row.gives_up === undefined ? "–" : typeof row.gives_up === "number" ? signed(-Math.abs(row.gives_up)) : row.gives_up),
   };
   const cost = (one) => (row) => h("td", {}, row[one] === null || row[one] === undefined ? "–" : COSTS[one].text(row[one]));
   return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Leaderboard" }, h("table", {},
@@ -97,10 +99,9 @@ function frontier(rows, name, cost, costs, choose) {
     best: best.includes(row), says: `${row.system}: ${metric(row.value)} at ${text(row[cost])}` }));
   const words = best.map((row) => `${row.system} (${metric(row.value)} at ${text(row[cost])})`);
   const last = best.at(-1);
-  const first = best[0];
-  const kept = last.value > 0 ? first.value / last.value : NaN;
-  const cheap = best.length > 1 && Number.isFinite(kept)
-    ? ` ${first.system} keeps ${percent(kept)} of the best at ${percent(first[cost] / last[cost])} of its cost.` : "";
+  const near = best.find((row) => row.value >= ENOUGH * last.value);
+  const cheap = near !== last && last.value > 0
+    ? ` ${near.system} keeps ${percent(near.value / last.value)} of the best at ${percent(near[cost] / last[cost])} of its cost.` : "";
   return h("section", { class: "frontier" },
     h("div", { class: "headrow" }, h("h2", {}, "What accuracy costs"),
       h("label", { class: "inline" }, h("span", {}, "Cost"), menu(costs.map((one) => [one, COSTS[one].name]), cost, choose))),

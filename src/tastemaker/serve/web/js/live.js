@@ -15,6 +15,7 @@ export const title = () => "Live";
 export async function open(root, route, signal) {
   let paused = false;
   let timer = null;
+  const shown = board();
   const traffic = h("section", { "aria-label": "Traffic" }, h("p", { class: "soft" }, "Looking …"));
   const trials = h("section", { "aria-labelledby": "trials" });
   const when = h("p", { class: "soft small" });
@@ -23,7 +24,7 @@ export async function open(root, route, signal) {
     pause.lastChild.textContent = paused ? "Go on" : "Pause";
     if (!paused) look();
   }, { kind: "soft-button" });
-  fill(root, h("div", { class: "headrow" }, h("div", {}, h("h1", { tabindex: "-1" }, "Live"), when), pause), traffic, trials);
+  fill(root, h("div", { class: "headrow close" }, h("div", {}, h("h1", { tabindex: "-1" }, "Live"), when), pause), traffic, trials);
 
   async function look() {
     clearTimeout(timer);
@@ -31,8 +32,9 @@ export async function open(root, route, signal) {
     if (document.visibilityState === "visible") {
       try {
         const found = await ask("/traffic", { signal, admin: true });
-        draw(traffic, found);
-        when.textContent = `As of ${clock(Date.now() / 1000)}, asked for anew every ${EVERY / 1000} seconds.`;
+        if (shown.node.parentNode !== traffic) fill(traffic, shown.node);
+        shown.update(found);
+        when.textContent = `As of ${clock(Date.now() / 1000)}, renewed every ${EVERY / 1000} s.`;
       } catch (problem) {
         if (dropped(problem)) return;
         pause.hidden = true;
@@ -70,27 +72,47 @@ function trial(one) {
     h("p", { class: "soft small" }, [KINDS[one.kind] ?? one.kind, arms.join(" against "), one.primary && `judged by ${metricName(one.primary)}`].filter(Boolean).join(" · ")));
 }
 
-function draw(place, found) {
-  const { minutes = [], systems = {}, events = {}, recent = [] } = found;
-  const last = minutes.at(-1);
-  const total = minutes.reduce((sum, one) => sum + one.requests, 0);
-  const faults = minutes.reduce((sum, one) => sum + one.errors, 0);
-  const seriesOf = (name, colour, area = false) => ({ name, colour, area, points: minutes.map((one) => [one.time, one[name]]) });
-  const open = place.querySelector("details")?.open;
-  const requests = over(`Requests a minute, the last ${count(minutes.length, "minute")}`, [seriesOf("requests", 0, true), seriesOf("errors", 1)], { clock: minute });
-  const times = over("Milliseconds an answer takes: the median, and the slowest of a hundred", [seriesOf("p50_ms", 0), seriesOf("p99_ms", 3)], { clock: minute });
-  fill(place,
-    h("ul", { class: "figures" },
+/** What is shown of the traffic; it is made once and then kept up, so that nothing jumps or loses the focus. */
+function board() {
+  let minutes = [];
+  const series = (name, colour, area = false) => ({ colour, area, points: minutes.map((one) => [one.time, one[name]]) });
+  const requests = over("Requests and errors a minute, over the last hour", () => [series("requests", 0, true), series("errors", 1)], { clock: minute });
+  const times = over("Milliseconds an answer takes, over the last hour: the median, and what 99 of 100 stay under", () => [series("p50_ms", 0), series("p99_ms", 3)], { clock: minute });
+  const figures = h("ul", { class: "figures" });
+  const plots = h("div", { class: "pair" },
+    h("figure", {}, h("figcaption", {}, "Requests a minute", legend([["requests", 0], ["errors", 1]])), requests.node),
+    h("figure", {}, h("figcaption", {}, "Time of an answer, ms", legend([["median", 0], ["99 of 100 under", 3]])), times.node));
+  const none = notice("Nothing has been asked yet", "As soon as somebody asks for a list, it shows here.");
+  const systems = h("div", {});
+  const events = h("div", {});
+  const latest = h("ul", {});
+  const recent = h("details", { class: "plain recent", open: true }, h("summary", {}, "The latest"), latest);
+  const node = h("div", {}, figures, plots, none, h("div", { class: "pair" }, systems, events), recent);
+
+  function update(found) {
+    minutes = found.minutes ?? [];
+    const last = minutes.at(-1);
+    const total = minutes.reduce((sum, one) => sum + one.requests, 0);
+    const faults = minutes.reduce((sum, one) => sum + one.errors, 0);
+    fill(figures,
       big(count(total, "request"), `in ${count(minutes.length, "minute")}`),
       big(last ? figure(last.requests) : "–", "in the last minute"),
       big(last ? `${figure(last.p50_ms)} ms` : "–", last ? `median; 99% under ${figure(last.p99_ms)} ms` : "median"),
-      big(count(faults, "error"), faults ? `${figure((100 * faults) / Math.max(total, 1))}% of requests` : "all went well", faults > 0)),
-    minutes.length ? h("div", { class: "pair" },
-      h("figure", {}, h("figcaption", {}, "Requests a minute", legend([["requests", 0], ["errors", 1]])), requests.node),
-      h("figure", {}, h("figcaption", {}, "Time of an answer, ms", legend([["median", 0], ["99 of 100 under", 3]])), times.node))
-      : notice("Nothing has been asked yet", "As soon as somebody asks for a list, it shows here."),
-    h("div", { class: "pair" }, systemsTable(systems), eventsPart(events)),
-    recentPart(recent, open));
+      big(count(faults, "error"), faults ? `${figure((100 * faults) / Math.max(total, 1))}% of requests` : "all went well", faults > 0));
+    none.hidden = minutes.length > 0;
+    plots.hidden = !minutes.length;
+    if (minutes.length) { requests.again(); times.again(); }
+    quietly(systems, () => systemsTable(found.systems ?? {}));
+    quietly(events, () => eventsPart(found.events ?? {}));
+    quietly(latest, () => (found.recent ?? []).slice(0, RECENT).map(happened));
+    recent.hidden = !found.recent?.length;
+  }
+  return { node, update };
+}
+
+/** Fill a place anew, unless somebody is in there with the keyboard. */
+function quietly(place, content) {
+  if (!place.contains(document.activeElement)) fill(place, content());
 }
 
 const minute = (time) => new Date(time * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -98,27 +120,26 @@ const big = (value, says, bad = false) => h("li", {}, h("b", { class: bad ? "bad
 
 function systemsTable(systems) {
   const rows = Object.entries(systems).sort((a, b) => b[1].requests - a[1].requests);
-  return h("div", {}, h("h2", {}, "Systems"), rows.length
+  return [h("h2", {}, "Systems"), rows.length
     ? h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Systems" }, h("table", {},
       h("thead", {}, h("tr", {}, ["System", "Requests", "At once", "Fit", "Opened"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, rows.map(([name, one]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, figure(one.requests)), h("td", {}, figure(one.mean_batch)),
         h("td", {}, h("code", {}, short(String(one.snapshot ?? "–"), 14))), h("td", {}, one.opened ? ago(one.opened) : "–"))))))
-    : h("p", { class: "soft" }, "None has been asked."));
+    : h("p", { class: "soft" }, "None has been asked.")];
 }
 
 function eventsPart(events) {
   const rows = Object.entries(events).sort((a, b) => b[1] - a[1]);
-  return h("div", {}, h("h2", {}, "What people did"), rows.length
+  return [h("h2", {}, "What people did"), rows.length
     ? h("ul", { class: "bars" }, rows.map(([kind, n]) => h("li", {}, h("span", { class: "bars-name" }, kind),
       h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: { "inline-size": `${(100 * n) / rows[0][1]}%` } })), h("span", { class: "soft" }, figure(n)))))
-    : h("p", { class: "soft" }, "No feedback yet."));
+    : h("p", { class: "soft" }, "No feedback yet.")];
 }
 
-function recentPart(recent, open) {
-  if (!recent.length) return null;
-  return h("details", { class: "plain recent", open: open ?? true }, h("summary", {}, "The latest"),
-    h("ul", {}, recent.slice(0, RECENT).map((one) => h("li", {}, h("span", { class: "soft small" }, clock(one.time)), h("b", {}, one.what),
-      h("span", {}, one.user === null || one.user === undefined ? h("span", { class: "soft" }, "somebody") : h("a", { href: link("user", { system: one.system }, one.user) }, String(one.user)),
-        one.system ? h("span", { class: "soft" }, ` · ${one.system}`) : null),
-      h("span", { class: "soft small" }, short((one.items ?? []).map(String).join(", "), 90))))));
+function happened(one) {
+  const known = one.user !== null && one.user !== undefined;
+  return h("li", {}, h("span", { class: "soft small" }, clock(one.time)), h("b", {}, one.what),
+    h("span", {}, known ? h("a", { href: link("user", { system: one.system }, one.user) }, String(one.user)) : h("span", { class: "soft" }, "somebody"),
+      one.system ? h("span", { class: "soft" }, ` · ${one.system}`) : null),
+    h("span", { class: "soft small" }, short((one.items ?? []).map(String).join(", "), 90)));
 }

@@ -65,23 +65,30 @@ function rows(y, width) {
 function columns(x, height, text = x.text) {
   const most = Math.max(2, Math.floor((x.stop - x.start) / 84));
   const every = Math.ceil(x.ticks.length / most);
-  return x.ticks.filter((_, at) => at % every === 0).map((tick) => words(x(tick), height - 6, text(tick), { class: "tick", "text-anchor": "middle" }));
+  return x.ticks.filter((_, at) => at % every === 0).map((tick) => {
+    const label = text(tick);
+    const end = x(tick) + (label.length * LETTER) / 2 > x.stop; // it would stick out
+    return words(end ? x.stop : x(tick), height - 6, label, { class: "tick", "text-anchor": end ? "end" : "middle" });
+  });
 }
+
+const SHORTEST = 600; // seconds that a plot over time shows at least
 
 /**
  * Values over time.
  *
- * @param series [{name, colour: 0..7, points: [[time, value]], area}]
+ * @param series () -> [{name, colour: 0..7, points: [[time, value]], area}]
  */
 export function over(label, series, { height = 190, format = figure, clock } = {}) {
   return plot(label, (width) => {
-    const all = series.flatMap((one) => one.points);
-    const times = all.map((one) => one[0]);
-    const [from, to] = [Math.min(...times), Math.max(...times)];
+    const lines = series();
+    const all = lines.flatMap((one) => one.points);
+    const to = Math.max(...all.map((one) => one[0]));
+    const from = Math.min(to - SHORTEST, ...all.map((one) => one[0]));
     const x = Object.assign((time) => LEFT + 6 + ((time - from) / Math.max(to - from, 1)) * (width - LEFT - 14), { start: LEFT, stop: width, ticks: spread(from, to, 4) });
     const y = axis(all.map((one) => one[1]), height - FOOT, 10, { zero: true, n: 3 });
     y.text = format;
-    return [rows(y, width), columns(x, height, clock), series.map((one) => {
+    return [rows(y, width), columns(x, height, clock), lines.map((one) => {
       const points = one.points.filter((each) => Number.isFinite(each[1])).map(([time, value]) => [x(time), y(value)]);
       if (!points.length) return null;
       const under = one.area ? s("path", { d: `${path(points)}L${points.at(-1)[0]} ${y(0)}L${points[0][0]} ${y(0)}Z`, class: `area c${one.colour}` }) : null;
@@ -104,8 +111,9 @@ export function sequence(label, points, { height = 260, clock } = {}) {
     const y = axis(ends, height - FOOT, 10, { zero: true });
     const [least, most] = [y.ticks[0], y.ticks.at(-1)];
     const inside = (value) => y(Math.max(least, Math.min(most, value)));
-    const band = path([...points.map((one) => [at(one.time), inside(one.high)]), ...points.toReversed().map((one) => [at(one.time), inside(one.low)])]);
-    return [rows(y, width), columns(x, height, clock), s("path", { d: `${band}Z`, class: "area c0" }),
+    const sure = points.filter((one) => Number.isFinite(one.low) && Number.isFinite(one.high));
+    const band = path([...sure.map((one) => [at(one.time), inside(one.high)]), ...sure.toReversed().map((one) => [at(one.time), inside(one.low)])]);
+    return [rows(y, width), columns(x, height, clock), sure.length ? s("path", { d: `${band}Z`, class: "area c0" }) : null,
       line(LEFT, y(0), width, y(0), { class: "zero" }),
       s("path", { d: path(points.map((one) => [at(one.time), inside(one.difference)])), class: "line c0" })];
   }, height);
@@ -153,7 +161,7 @@ export function whisker(row, low, high, { width = 150, zero = false } = {}) {
     line(0, 10, width, 10, { class: "grid" }),
     zero && low < 0 && high > 0 ? line(at(0), 2, at(0), 18, { class: "zero" }) : null,
     known ? line(at(row.low), 10, at(row.high), 10, { class: `whisker wide c${row.colour ?? 0}` }) : null,
-    s("circle", { cx: at(row.value), cy: 10, r: 4.5, class: `dot c${row.colour ?? 0}` }));
+    s("circle", { cx: at(row.value), cy: 10, r: 3.6, class: `dot c${row.colour ?? 0}` }));
 }
 
 /** What the colours of a plot stand for. */
