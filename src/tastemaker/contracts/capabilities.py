@@ -24,7 +24,6 @@ class Scores(Protocol):
         Shapes: items [B, C] item numbers (-1 fills a shorter row, its score is arbitrary), or None for the
         whole catalogue; returns [B, C], or [B, I].
         """
-        ...
 
 
 @runtime_checkable
@@ -36,7 +35,6 @@ class Predicts(Scores, Protocol):
 
     def predict(self, requests: Requests, items: Array | None = None) -> Array:
         """Predictions [B, C, T] (or [B, I, T]), in the units of each task."""
-        ...
 
 
 @runtime_checkable
@@ -45,11 +43,9 @@ class Embeds(Protocol):
 
     def queries(self, requests: Requests) -> Array:
         """Vectors of requests [B, D]; biases and distances are folded into further dimensions."""
-        ...
 
     def items(self, numbers: Array | None = None) -> Array:
         """Vectors of the items [n, D], of all items where no numbers are given."""
-        ...
 
 
 @runtime_checkable
@@ -67,7 +63,6 @@ class Generates(Protocol):
 
     def logp(self, requests: Requests, samples: Samples) -> Array:
         """Log-probability of each token, differentiable, in the order of `samples.tokens.values`."""
-        ...
 
 
 @runtime_checkable
@@ -108,7 +103,6 @@ class Extends(Protocol):
 
     def extend(self, users: Any = None, items: Any = None) -> Extends:
         """A new snapshot that also knows these rows (Polars tables), numbered on from the old end."""
-        ...
 
 
 @runtime_checkable
@@ -117,7 +111,6 @@ class Explains(Protocol):
 
     def explain(self, requests: Requests, slates: Slates) -> list[list[Reason | None]]:
         """One reason a slot [B][K]; None where there is nothing to say."""
-        ...
 
 
 @runtime_checkable
@@ -135,7 +128,6 @@ class Keeps(Protocol):
 
     def restore(self, state: State) -> None:
         """Take the arrays `export` gave. Raise BundleError where they do not fit config and schema."""
-        ...
 
 
 @runtime_checkable
