@@ -9,14 +9,17 @@ from tastemaker.cli.choose import choose
 from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
 from tastemaker.cli.doctor import doctor
+from tastemaker.cli.pipeline import app as pipeline_app
 from tastemaker.cli.recipe import app as recipe_app
+from tastemaker.cli.refresh import refresh
 from tastemaker.cli.serve import keys_app, loadtest, serve
+from tastemaker.cli.store import erase, export_log
 from tastemaker.cli.tune import tune
 from tastemaker.cli.work import compare, evaluate, fit, recommend, systems, transforms
 
 app = typer.Typer(
     name="tastemaker",
-    help="Data in, systems compared honestly, the winner's recommendations out.",
+    help="Data in, systems compared honestly, the winner served.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,6 +38,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 app.command()(demo)
+data_app.command("export-log")(export_log)
 app.add_typer(data_app, name="data")
 app.command()(choose)
 app.command()(systems)
@@ -44,7 +48,10 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(recommend)
+app.add_typer(pipeline_app, name="pipeline")
 app.command()(serve)
+app.command()(refresh)
+app.command()(erase)
 app.command()(loadtest)
 app.add_typer(keys_app, name="keys")
 app.add_typer(recipe_app, name="recipe")

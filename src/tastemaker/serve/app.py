@@ -21,6 +21,7 @@ from tastemaker.serve.desk import Desk, about
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.gate import Gate
 from tastemaker.serve.keys import Keyring
+from tastemaker.serve.learning import Learning
 from tastemaker.serve.mcp import application, server
 from tastemaker.serve.problems import RESPONSES, problem, told
 from tastemaker.serve.routes import OnPath, by_capability, json, routes
@@ -37,6 +38,8 @@ def create_app(runtime: Runtime) -> Any:
     """The application over a runtime, whose settings it follows; it closes the runtime when it ends."""
     settings = runtime.settings
     keyring, desk = Keyring(settings.keys_file), Desk(runtime)
+    learning = Learning(runtime, settings.learn_every)
+    runtime.on_events.append(learning.tell)
     acting = Acting(desk, open_sessions(settings.sessions_url or settings.log_url))
     agents = server(desk) if settings.mcp else None
     door = None if agents is None else application(agents)
@@ -46,6 +49,7 @@ def create_app(runtime: Runtime) -> Any:
         async with agents.session_manager.run() if agents is not None else nullcontext():
             runtime.ready = True
             runtime.background(acting.sweep())
+            runtime.background(learning.go_on())
             yield
             runtime.ready = False
         runtime.close()

@@ -62,6 +62,7 @@ class Runtime:
         self._tasks: set[asyncio.Future[Any]] = set()
         self.ready = False
         self.on_put: list[Callable[[Entry], None]] = []
+        self.on_events: list[Callable[[Sequence[Event]], None]] = []
 
     # -- the shelf
 
@@ -92,10 +93,10 @@ class Runtime:
         self._sources[entry.name] = Path(folder)
         return entry
 
-    def put(self, entry: Entry) -> None:
-        """Serve an entry under its name; the one before it can be had back by `roll_back`."""
+    def put(self, entry: Entry, *, keep_before: bool = True) -> None:
+        """Serve an entry under its name; the one before it can be had back by `roll_back`, unless it is not kept."""
         with self._lock:
-            if (before := self._shelf.get(entry.name)) is not None:
+            if keep_before and (before := self._shelf.get(entry.name)) is not None:
                 self._before[entry.name] = before
             self._shelf = MappingProxyType({**self._shelf, entry.name: entry})
         self.metrics.snapshot(entry.name, entry.snapshot, entry.bundle)
@@ -259,6 +260,8 @@ class Runtime:
         done = await asyncio.wrap_future(self.log.submit(events=events))
         self.histories.forget({event.user for event in events if event.user is not None})
         self.metrics.events.inc(len(events))
+        for hear in self.on_events:
+            hear(events)
         for event in events:
             self.traffic.told(event.kind, event.user, None, [] if event.item is None else [event.item])
         return done

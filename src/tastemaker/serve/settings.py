@@ -33,6 +33,7 @@ class Settings(BaseModel):
     cors: tuple[str, ...] = Field(default=(), description="Origins whose pages may ask; default: none.")
     log_slates: bool = Field(default=True, description="Write down every list that is answered.")
     shared_log: bool = Field(default=False, description="Other processes write to the log too.")
+    learn_every: float = Field(default=1.0, gt=0, description="Seconds between snapshots of a system that learns.")
     session_seconds: int = Field(default=3600, ge=1, description="Seconds a session lives after its last turn.")
     mcp: bool = Field(default=True, description="Offer the tools to agents, at /mcp.")
     web: bool = Field(default=True, description="Serve the web app.")
