@@ -264,6 +264,19 @@ def test_an_arm_that_fails_altogether_is_found() -> None:
     assert track.p[3000] > ALPHA  # 150 lists without a click are nothing yet: 3 were expected
 
 
+def test_a_small_arm_that_was_unlucky_borrows_the_variance_of_the_other() -> None:
+    treated = np.arange(12_000) >= 11_900
+    y = ((np.arange(12_000) % 4 == 0) & ~treated).astype(float)  # a hundred units, 25 clicks expected, none seen
+    one, other = Sums.of(y, where=treated), Sums.of(y, where=~treated)
+    track = difference(one, other, effect=0.1)
+    pooled = y[~treated].var(ddof=1) * 11_900 / 12_000
+    error = np.sqrt(pooled * (1 / 100 + 1 / 11_900))
+    best = best_ratio(ALPHA)
+    ratio = (0.1 / error) ** 2 * best / mixture_reach(best, ALPHA) ** 2
+    assert (track.high - track.low)[-1] / 2 == pytest.approx(mixture_reach(ratio, ALPHA) * error)
+    assert difference(other, one, effect=0.1).evidence[-1] == pytest.approx(track.evidence[-1])
+
+
 def test_a_tolerated_loss_is_asked_for_by_weight() -> None:
     rng = generator(6, "guardrail")
     treated = rng.random(100_000) < 0.5

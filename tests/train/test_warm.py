@@ -118,22 +118,26 @@ def test_what_depends_on_the_catalogue_is_declared(name: str, data: Dataset) -> 
 
 
 @pytest.mark.parametrize("name", ["bpr-mf", "sasrec"])
-def test_a_warm_refit_needs_fewer_epochs_and_is_no_worse(name: str) -> None:
-    parts = split(synthetic(300, n_items=200, seed=3), "leave-one-out")
-    config = small(name, epochs=40, lr=0.01, every=2)
+def test_a_warm_refit_needs_fewer_epochs_and_is_no_worse(name: str, data: Dataset) -> None:
+    parts = split(data, "leave-one-out")
+    config = small(name, epochs=12)
     cold = fit(name, parts, config, seed=1)
     warm = fit(name, parts, config, seed=2, warm=cold)
     first, then = cold.about["training"][0], warm.about["training"][0]
-    assert then["best_epoch"] <= first["best_epoch"] / 2
+    needed = [
+        next(one["epoch"] for one in told["evaluations"] if one[told["metric"]] >= 0.98 * first["best"])
+        for told in (first, then)
+    ]
+    assert needed[0] >= 4 and needed[1] == 0
     assert then["best"] >= first["best"] - 1e-6
     assert then["evaluations"][0]["epoch"] == 0 and "loss" in then["evaluations"][0]
     assert then["evaluations"][0][then["metric"]] == pytest.approx(first["best"], abs=1e-6), "it begins where it ended"
     assert all(one["epoch"] for one in first["evaluations"]), "a cold start is not judged before its first epoch"
 
 
-def test_a_start_that_nothing_betters_is_kept() -> None:
-    parts = split(synthetic(200, n_items=100, seed=3), "leave-one-out")
-    config = small("bpr-mf", epochs=30)
+def test_a_start_that_nothing_betters_is_kept(data: Dataset) -> None:
+    parts = split(data, "leave-one-out")
+    config = small("bpr-mf", epochs=8)
     cold = fit("bpr-mf", parts, config, seed=1)
     mad = fit("bpr-mf", parts, {**config, "lr": 0.9}, seed=1)
     mad.system.load_state_dict(cold.system.state_dict())  # good weights, and a rate that can only spoil them
@@ -148,7 +152,7 @@ def test_only_what_the_old_fit_has_not_seen_judges_it(data: Dataset, early: Data
     old = fit("bpr-mf", early, small("bpr-mf"), refit=False)
     inner = held_back(data, old, seed=0)
     seen = set(zip(*(early.events[key].to_list() for key in ("user", "item")), strict=True))  # numbers are a prefix
-    valid, usual = inner.events("valid"), holdout(data).events("valid")
+    valid, usual = (parts.events("valid").drop_nulls("item") for parts in (inner, holdout(data)))
     pairs = list(zip(valid["user"].to_list(), valid["item"].to_list(), strict=True))
     assert pairs and not seen & set(pairs)
     assert 0 < len(pairs) < usual.height, "somebody had no new event, whose last one must not judge"

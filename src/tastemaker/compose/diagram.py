@@ -135,7 +135,7 @@ def _step(step: Any) -> tuple[str, tuple[str, ...]]:
             return "boost" if step.factor >= 1 else "bury", (f"where {step.where}", f"factor {step.factor:g}")
         case specs.Pin():
             return "pin", (f"{', '.join(map(str, step.items))} at place {step.place}",)
-    return "cap", (f"{step.most} of a {step.column} in the first {step.first}",)
+    return "cap", (f"at most {step.most} of one {step.column} in the first {step.first}",)
 
 
 # -- drawing

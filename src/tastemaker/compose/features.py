@@ -74,7 +74,9 @@ class Features:
             score,
             high[rows],
         ]
-        lists = np.stack(parts, axis=2).reshape(len(rows), len(parts) * len(longest))  # a retriever's features beside one another
+        lists = np.stack(parts, axis=2).reshape(
+            len(rows), len(parts) * len(longest)
+        )  # a retriever's features beside one another
         lengths = np.zeros(requests.n) if requests.history is None else requests.history.lengths
         more = [found.sum(axis=1), np.log1p(lengths)[rows]]
         whole = [lists, np.stack(more, axis=1), self.columns[pool.items[rows, places]]]

@@ -35,13 +35,11 @@ Floats = NDArray[np.float64]
 
 
 class Step(Protocol):
-    """One reranking step.
+    """One reranking step."""
 
-    settled: its first n places are decided by the first n places it is given (and by what it names itself).
-    """
-
-    @property
-    def settled(self) -> bool: ...
+    def looks_at(self, n: int) -> int:
+        """How many first places of what it is given decide its first n places."""
+        ...
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         """The items [B, P] in the new order, of which the first n places are all that anybody will look at."""
@@ -85,14 +83,20 @@ def dealt(items: Items, scores: Scores) -> Scores:
     return np.where(items >= 0, scores, np.float32(-np.inf))
 
 
+class _All:
+    """A step for whose every place the whole list counts."""
+
+    def looks_at(self, n: int) -> int:
+        return spec.MOST_ITEMS + len(spec.KEY)
+
+
 @dataclass(frozen=True, eq=False)
-class ByVariety:
+class ByVariety(_All):
     """Maximal marginal relevance (Carbonell, Goldstein, SIGIR 1998)."""
 
     likeness: Likeness
     weight: float
     first: int
-    settled: bool = False
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         first = min(self.first, n)
@@ -105,7 +109,7 @@ class ByVariety:
 
 
 @dataclass(frozen=True, eq=False)
-class ByMix:
+class ByMix(_All):
     """The mix of categories of the user's history (Steck, RecSys 2018), every event and every place counting alike."""
 
     sets: Sets
@@ -113,7 +117,6 @@ class ByMix:
     smoothing: float
     first: int
     last: int
-    settled: bool = False
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         if requests.history is None:
@@ -132,13 +135,12 @@ class ByMix:
 
 
 @dataclass(frozen=True, eq=False)
-class ByFloors:
+class ByFloors(_All):
     """At least floor(share t) of each group in every first t (Geyik et al., KDD 2019)."""
 
     groups: Items
     shares: Floats
     first: int
-    settled: bool = False
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         first = min(self.first, n)
@@ -150,12 +152,11 @@ class ByFloors:
 
 
 @dataclass(frozen=True, eq=False)
-class ByFactor:
+class ByFactor(_All):
     """Items of a rule count for more or for less."""
 
     which: NDArray[np.bool_]
     factor: float
-    settled: bool = False
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         worth = np.where(self.which[items] & (items >= 0), self.factor, 1.0) * relevance(items, scores)
@@ -169,7 +170,9 @@ class AtPlace:
 
     pinned: Items
     place: int
-    settled: bool = True
+
+    def looks_at(self, n: int) -> int:
+        return n + len(self.pinned)  # those that stood above and go below make room
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         which = (items[:, :, None] == self.pinned).argmax(axis=2)
@@ -189,14 +192,13 @@ class AtPlace:
 
 
 @dataclass(frozen=True, eq=False)
-class AtMost:
+class AtMost(_All):
     """At most so many items of one value in the first places."""
 
     sets: Sets
     most: int
     first: int
     drop: bool
-    settled: bool = False
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         def work(part: slice, out: Items) -> None:

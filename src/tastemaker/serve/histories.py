@@ -1,7 +1,8 @@
 """What users did since the bundles were fitted, from the log: the last events of each, kept in memory while asked for.
 
-The log is the truth. A user's events are read from it once and then kept up as feedback arrives here; with several
-server processes on one database each also asks, now and then, whose events changed.
+The log is the truth. A user's events are read from it once and then kept up as feedback arrives here. Once a second the
+log is asked whether somebody was erased, and then all is forgotten; with several server processes on one database each
+also asks whose events changed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Histories:
     """The last events of users, least recently used ones forgotten.
 
     Args:
-        log: an event log with `recent_of(users, limit)` and `changed_since(id)`, or None: nothing is known.
+        log: an event log with `recent_of`, `changed_since` and `erasures`, or None: nothing is known.
         limit: events of a user that are kept.
         users: users kept in memory.
         shared: whether other processes write to the log too; then changes are looked for every `every` seconds.
@@ -46,9 +47,10 @@ class Histories:
         self._kept: OrderedDict[str, Recent] = OrderedDict()
         self._lock = threading.Lock()
         self._last = 0
-        self._looked = 0.0
+        self._looked, self._erasures = 0.0, 0
+        self.on_erasure: Callable[[], None] = lambda: None
         if log is not None:
-            self._last = log.changed_since(None)[1]
+            self._last, self._erasures = log.changed_since(None)[1], log.erasures()
 
     def of(self, users: Iterable[str]) -> dict[str, Recent]:
         """What is known of each user; unknown ones did nothing."""
@@ -80,11 +82,18 @@ class Histories:
                 self._kept.pop(user, None)
 
     def _look(self) -> None:
-        if not self.shared or (now := time.monotonic()) - self._looked < self.every:
+        """Now and then: was somebody erased, did other processes hear something."""
+        if (now := time.monotonic()) - self._looked < self.every:
             return
         self._looked = now
-        users, self._last = self.log.changed_since(self._last)
-        self.forget(users)
+        if (erasures := self.log.erasures()) != self._erasures:
+            self._erasures = erasures
+            with self._lock:
+                self._kept.clear()
+            self.on_erasure()
+        if self.shared:
+            users, self._last = self.log.changed_since(self._last)
+            self.forget(users)
 
 
 def summed(events: Sequence[Any]) -> Recent:

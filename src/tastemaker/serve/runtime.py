@@ -53,6 +53,7 @@ class Runtime:
         self.log = log if log is not None else open_log(self.settings.log_url)
         self.metrics, self.traffic = Metrics(), Traffic()
         self.histories = Histories(self.log, shared=self.settings.shared_log)
+        self.histories.on_erasure = self.traffic.forget
         self._shelf: Mapping[str, Entry] = MappingProxyType({})
         self._sources: dict[str, Path] = {}
         self._before: dict[str, Entry] = {}

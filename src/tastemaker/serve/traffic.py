@@ -74,6 +74,11 @@ class Traffic:
             if system is None:
                 self._kinds[what] += 1
 
+    def forget(self) -> None:
+        """Somebody was erased: nothing is kept that names a user."""
+        with self._lock:
+            self._recent.clear()
+
     def shown(self, shelf: Any) -> dict[str, Any]:
         """All of it, as JSON holds it."""
         with self._lock:

@@ -103,23 +103,30 @@ def carry_over(
 
 
 def held_back(learnt: Dataset, warm: Bundle, seed: int) -> Split:
-    """Training events held back to judge a warm start by, none of which the old bundle has learnt from.
+    """Training events held back to judge a warm start by: of choices none that the old bundle has learnt from.
+
+    What is no choice, as a search, is held back with the new choices of its user.
 
     Raises:
         UsageError: there are none, or nobody knows what it has learnt from.
     """
     inner = holdout(learnt, seed=seed)
-    valid = np.flatnonzero(inner.part == PARTS["valid"])
-    fresh = valid[~_seen(learnt, valid, warm)]
+    valid, chosen = inner.part == PARTS["valid"], learnt.choices()
+    asked = np.flatnonzero(valid if chosen is None else valid & chosen)
+    fresh = asked[~_seen(learnt, asked, warm)]
     if not len(fresh):
         raise UsageError(
-            f"the old bundle has learnt from all {len(valid):,} events of {learnt.name} that would be held back to "
+            f"the old bundle has learnt from all {len(asked):,} choices of {learnt.name} that would be held back to "
             "judge a warm start by, so it would judge itself",
             hint="give a split with a valid part it has not seen, data with newer events, or epochs={0: N}",
         )
-    part = inner.part.copy()
-    part[valid] = PARTS["train"]
-    part[fresh] = PARTS["valid"]
+    users = learnt.events["user"].to_numpy()
+    judges = np.zeros(learnt.n_users, dtype=np.bool_)
+    judges[users[fresh]] = True
+    kept = valid & judges[users]
+    kept[asked] = False
+    kept[fresh] = True
+    part = np.where(valid & ~kept, PARTS["train"], inner.part).astype(np.int8)
     return replace(inner, part=part)
 
 

@@ -270,6 +270,18 @@ def test_traffic_tells_what_happened(client: Any) -> None:
     assert [row["what"] for row in told["recent"]] == ["like", "list"]
 
 
+def test_who_is_erased_is_forgotten_by_a_running_server(make: Callable[..., Any]) -> None:
+    runtime = make()
+    runtime.histories.every = 0.0
+    with TestClient(create_app(runtime)) as client:
+        item = runtime.entry().ids[3]
+        client.post("/feedback", json={"events": [{"user": "somebody", "item": item, "kind": "like"}]})
+        assert client.get("/users/somebody").json()["history"][0]["item"] == item
+        runtime.log.erase("somebody")
+        assert client.get("/users/somebody").status_code == 404
+        assert "somebody" not in client.get("/traffic").text
+
+
 def test_the_leaderboard_is_what_choose_wrote(make: Callable[..., Any], tmp_path: Path) -> None:
     row = {
         "value": 0.3,

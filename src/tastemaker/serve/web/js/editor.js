@@ -35,6 +35,11 @@ export async function edit(root, { name, known, found, signal }) {
   const save = button("Save and serve", store, { kind: "main" });
   const asJson = button("JSON", () => turn(area.hidden), { kind: "toggle", "aria-pressed": "false" });
   const revert = button("Discard changes", discard, { kind: "quiet" });
+  const sides = h("div", { class: "row sides", role: "group", "aria-label": "What to show" },
+    button("Stages", () => face(false), { kind: "toggle" }), button("What it does", () => face(true), { kind: "toggle" }));
+  const panes = h("div", { class: "editor" },
+    h("section", { class: "stages-side", "aria-label": "Stages" }, fields, area),
+    h("aside", { class: "beside", "aria-label": "What it does" }, picture, h("h2", {}, "A list it gives"), forWhom, preview));
   let sheet = made();
   area.hidden = true;
 
@@ -42,11 +47,15 @@ export async function edit(root, { name, known, found, signal }) {
     h("p", { class: "small" }, h("a", { href: link("pipelines") }, "← Pipelines")),
     h("div", { class: "headrow" }, h("h1", { tabindex: "-1" }, known ? known.name : "New pipeline"),
       h("div", { class: "row" }, revert, asJson, known ? linkButton("Try it", link("try", { system: known.name })) : null, save)),
-    h("div", { class: "editor" },
-      h("section", { "aria-label": "Stages" }, fields, area),
-      h("aside", { class: "beside", "aria-label": "What it does" }, state, faults, picture,
-        h("h2", {}, "A list it gives"), forWhom, preview)));
+    state, faults, sides, panes);
   fill(fields, sheet.node);
+  face(false);
+
+  /** On a small screen: the stages, or what comes of them. */
+  function face(result) {
+    panes.classList.toggle("result", result);
+    [...sides.children].forEach((node, at) => node.setAttribute("aria-pressed", String((at === 1) === result)));
+  }
 
   function made() {
     return form({ schema, value: spec, suggest, changed });

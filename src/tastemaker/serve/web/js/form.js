@@ -4,6 +4,7 @@ import { button, field, fill, h, menu, say, tick, unique } from "./dom.js";
 import { number, short, worded } from "./format.js";
 import { fresh, resolved, shape, simple } from "./schema.js";
 
+const LONG = 300; // letters that a text may have, from which its field is a wide one
 const SLIDER = 1; // ranges up to this wide are drawn as sliders
 
 /**
@@ -121,7 +122,7 @@ function variant(ctx, found, owner, key, path) {
     fill(body, properties(ctx, one.schema, owner[key], path));
   };
   const about = h("small", { class: "help" });
-  const choice = menu(variants.map((one) => [one.value, one.value]), now()[tag], (value) => {
+  const choice = menu(variants.map((one) => [one.value, worded(one.name, true)]), now()[tag], (value) => {
     owner[key] = fresh(variants.find((one) => one.value === value).schema, ctx.root, ctx.suggest, key);
     ctx.changed();
     draw();
@@ -173,11 +174,11 @@ function list(ctx, found, owner, key, path) {
   }
 
   function card(one, at, n) {
-    const schema = items.kind === "union" ? items.variants.find((each) => each.value === one[items.tag])?.schema ?? items.variants[0].schema : items.schema;
-    const about = items.kind === "union" ? items.variants.find((each) => each.value === one[items.tag])?.about : "";
+    const variant = items.kind === "union" ? items.variants.find((each) => each.value === one[items.tag]) ?? items.variants[0] : null;
+    const { schema, about } = variant ?? { schema: items.schema, about: "" };
     const name = `${named(one)} ${at + 1}`;
     const act = (label, drawing, to, off, kind) => button(`${label} ${name}`, to, { drawing, alone: true, kind: "round", disabled: off, "data-move": kind });
-    const title = h("h4", { tabindex: "-1" }, items.kind === "union" ? worded(named(one)) : `${at + 1}. ${one.system ?? worded(key)}`);
+    const title = h("h4", { tabindex: "-1" }, variant ? worded(variant.name, true) : `${at + 1}. ${one.system ?? worded(key)}`);
     const node = h("li", { class: "stage", on: {
       dragover: (event) => { if (ctx.dragged?.list === cards) event.preventDefault(); },
       drop: (event) => { if (ctx.dragged?.list === cards) { event.preventDefault(); move(ctx.dragged.at, at); } },
@@ -203,7 +204,7 @@ function list(ctx, found, owner, key, path) {
       fill(foot, h("p", { class: "help" }, `At most ${maxItems}.`));
     } else if (items.kind === "union") {
       let chosen = items.variants[0];
-      const pick = menu(items.variants.map((one) => [one.value, `${one.value}: ${short(one.about, 60)}`]), chosen.value,
+      const pick = menu(items.variants.map((one) => [one.value, `${worded(one.name, true)}: ${short(one.about, 60)}`]), chosen.value,
         (value) => { chosen = items.variants.find((one) => one.value === value); }, { "aria-label": `What to add to ${worded(key).toLowerCase()}` });
       fill(foot, pick, button("Add", () => add(fresh(chosen.schema, ctx.root, ctx.suggest, key)), { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
     } else {
@@ -260,7 +261,8 @@ function control(ctx, found, owner, key, path, required) {
     placeholder: schema.default ? String(schema.default) : null });
   input.addEventListener("input", () => set(input.value));
   const likely = ctx.suggest(key);
-  const node = made(ctx, path, label + (required ? "" : ""), input, help);
+  const node = made(ctx, path, label, input, help);
+  if (schema.maxLength >= LONG) node.classList.add("long");
   if (likely.length) {
     const options = h("datalist", { id: unique("likely") }, likely.map((one) => h("option", { value: one })));
     input.setAttribute("list", options.id);

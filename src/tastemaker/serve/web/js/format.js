@@ -61,8 +61,9 @@ export function listed(names, most = 3) {
   return shown.length < 2 ? shown.join("") : `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
 }
 
-/** A column's or a field's name as words: "release_year" is "Release year". */
-export function worded(name) {
+/** A column's or a field's name as words: "release_year" is "Release year"; with `letters`, "MMR" stays as it is. */
+export function worded(name, letters = false) {
+  if (letters && /^[A-Z]{2,5}$/.test(name)) return name;
   const text = String(name).replace(/[_.-]+/g, " ").replace(/([a-z])([A-Z])/g, "$1 $2").trim().toLowerCase();
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -28,7 +28,7 @@ export function shape(given, root) {
     if (some.every((one) => scalar.has(one.type))) return { kind: "text", schema: { ...some[0], ...about }, nullable };
     const tag = schema.discriminator?.propertyName ?? Object.keys(some[0].properties ?? {}).find((name) => some.every((one) => "const" in (one.properties?.[name] ?? {})));
     if (!tag) return { kind: "json", schema, nullable };
-    const variants = some.map((one) => ({ value: one.properties[tag].const, about: one.properties[tag].description ?? one.description ?? "", schema: one }));
+    const variants = some.map((one) => ({ value: one.properties[tag].const, name: one.title ?? one.properties[tag].const, about: one.properties[tag].description ?? one.description ?? "", schema: one }));
     return { kind: "union", schema, nullable, tag, variants };
   }
   if ("const" in schema) return { kind: "fixed", schema };
