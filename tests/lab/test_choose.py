@@ -316,7 +316,7 @@ def test_the_command(tmp_path: Path, catalogue: Dataset, monkeypatch: pytest.Mon
     assert "the same budget" in found["budget"] and found["seconds"] < 1.15 * 25
     assert json.loads((out / "choice.json").read_text())["best"] == "popularity"
     shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
-    assert "popularity is the choice" in shown and "tastemaker recommend" in shown and "gives up" in shown
+    assert "popularity is the choice" in shown and "tastemaker serve" in shown and "gives up" in shown
     arguments = found["serves"].replace("ID", str(catalogue.user_ids.series[0])).split()[1:]
     answer = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert len(json.loads(answer.stdout)) == 10

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PAGE, RECORD, BUNDLES = "choice.html", "choice.json", "bundles"
-ANSWER = "tastemaker recommend {bundle} --user ID"  # what answers with a bundle
+ANSWER = "tastemaker serve {bundle}"  # what answers with a bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +229,7 @@ class Choice:
         lines.append(Text(f"{self.budget_said()} Chosen on {self.judged_on}.", style="dim"))
         lines.append(Text(f"{spoken(self.seconds)} of {spoken(self.budget)}; {', '.join(self.facts)}", style="dim"))
         if self.finalists[0].place is not None:
-            lines.append(Text.assemble("answers:          ", (self.serves, "bold")))
+            lines.append(Text.assemble("serve it:         ", (self.serves, "bold")))
         lines.append(Text.assemble("fit it on all:    ", (self.refits, "bold")))
         return Group(*lines)
 
