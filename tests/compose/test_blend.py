@@ -42,7 +42,7 @@ def ranks(lists: list[tuple[Any, Any]], r: int) -> list[dict[int, tuple[int, flo
 
 
 @given(found())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_pool_lays_lists_side_by_side(lists: list[tuple[Any, Any]]) -> None:
     pool = Pool.of(lists)
     for r in range(B):
@@ -69,7 +69,7 @@ def scaled(one: dict[int, tuple[int, float]], how: str, constant: float) -> dict
 
 @pytest.mark.parametrize("how", ["rrf", "rank", "z", "minmax"])
 @given(found(), st.floats(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_fusing(how: str, lists: list[tuple[Any, Any]], constant: float) -> None:
     pool = Pool.of(lists)
     weights = tuple(float(w) for w in np.linspace(0.5, 2, len(lists)))
@@ -83,7 +83,7 @@ def test_fusing(how: str, lists: list[tuple[Any, Any]], constant: float) -> None
 
 
 @given(found(), st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=4, max_size=4))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_interleaving(lists: list[tuple[Any, Any]], given_weights: list[float]) -> None:
     weights = given_weights[: len(lists)]
     pool = Pool.of(lists)

@@ -60,7 +60,7 @@ def test_a_screen_reader_is_told() -> None:
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_text_from_outside_stays_text(title: str, column: str) -> None:
     spec = PipelineSpec.from_json(
         {

@@ -110,6 +110,24 @@ def test_k_only_says_where_the_answer_is_cut(whole: Pipeline, asked: Requests) -
     )
 
 
+def test_what_a_pin_moves_down_makes_room(shelf: dict[str, Bundle], asked: Requests) -> None:
+    """Items pinned below the cut leave places above it, which a step before must have decided."""
+    spec = {
+        "name": "x",
+        "retrieve": [{"system": "popularity", "k": 60}],
+        "rerank": [{"kind": "mmr", "column": "genres"}],
+    }
+    first = compile(spec, shelf).retrieve(asked.take(slice(0, 1)), 8).items[0]
+    named = [shelf["popularity"].items.series[int(i)] for i in first[[0, 2, 5]]]
+    steps = [
+        *spec["rerank"],
+        {"kind": "pin", "items": named, "place": 30},
+        {"kind": "pin", "items": named[:1], "place": 50},
+    ]
+    pipeline = compile({**spec, "rerank": steps}, shelf)
+    same(pipeline.retrieve(asked, 60).head(6), pipeline.retrieve(asked, 6))
+
+
 def test_nobody_asks_nothing(whole: Pipeline, asked: Requests) -> None:
     assert whole.retrieve(asked.take(slice(0, 0)), 3).items.shape == (0, 3)
     with pytest.raises(UsageError, match="k = 0"):

@@ -84,7 +84,7 @@ IDLE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", STEPS)
 @given(lists())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_step_gives_the_same_items_in_another_order(name: str, given: Any) -> None:
     out = order(STEPS[name], given)
     for r in range(len(out)):
@@ -125,7 +125,7 @@ def test_relevance_goes_from_0_to_1() -> None:
 
 @pytest.mark.parametrize("likeness", [Likeness.by_sets(GENRES), VECTORS], ids=["genres", "vectors"])
 @given(lists(), st.floats(0, 1), st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_mmr(likeness: Likeness, given: Any, weight: float, first: int) -> None:
     """Each place goes to an item of the highest marginal relevance."""
     items, scores, _ = given
@@ -162,7 +162,7 @@ def divergence(wanted: dict[int, float], had: dict[int, float], smoothing: float
 
 
 @given(lists(), st.floats(0.01, 1), st.sampled_from([0.01, 0.3]), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_calibrated(given: Any, weight: float, smoothing: float, first: int) -> None:
     """Each place goes to an item of the least weighed divergence from the history's mix."""
     items, scores, asked = given
@@ -206,7 +206,7 @@ def floors_hold(out: list[int], groups: Any, shares: Any, first: int, listed: li
 
 
 @given(lists(width=6), st.lists(st.sampled_from([0.0, 0.2, 1 / 3, 0.5]), min_size=1, max_size=4), st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_fair_is_the_first_order_of_all_that_keep_the_floors(given: Any, shares: list[float], first: int) -> None:
     """Against all permutations: the floors hold, and no order that keeps them is closer to relevance."""
     if sum(shares) > 1:
@@ -220,7 +220,7 @@ def test_fair_is_the_first_order_of_all_that_keep_the_floors(given: Any, shares:
 
 
 @given(lists(rows=3, width=25), st.integers(1, 6), st.integers(1, 25), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_fair_keeps_any_floors_that_a_list_can_keep(given: Any, n_groups: int, first: int, seed: int) -> None:
     shares = np.random.default_rng(seed).dirichlet(np.ones(n_groups))
     groups = np.random.default_rng(seed).integers(-1, n_groups, I).astype(np.int32)
@@ -230,7 +230,7 @@ def test_fair_keeps_any_floors_that_a_list_can_keep(given: Any, n_groups: int, f
 
 
 @given(lists(), st.floats(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_boost(given: Any, factor: float) -> None:
     items, scores, _ = given
     which = np.arange(I) % 3 == 0
@@ -241,7 +241,7 @@ def test_boost(given: Any, factor: float) -> None:
 
 
 @given(lists(), st.lists(st.integers(0, I - 1), min_size=1, max_size=5, unique=True), st.integers(0, 14))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_pin(given: Any, pinned: list[int], place: int) -> None:
     out = order(AtPlace(np.array(pinned, dtype=np.int32), place), given)
     for r in range(len(out)):
@@ -254,7 +254,7 @@ def test_pin(given: Any, pinned: list[int], place: int) -> None:
 @pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("sets", [BRANDS, GENRES], ids=["brands", "genres"])
 @given(lists(), st.integers(1, 3), st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_cap(drop: bool, sets: Sets, given: Any, most: int, first: int) -> None:
     out = order(AtMost(sets, most, first, drop), given)
     for r in range(len(out)):

@@ -74,7 +74,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=16), st.text(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_spec_survives_json(rerank: list[dict[str, Any]], title: str) -> None:
     spec = PipelineSpec.from_json({"name": "x", "title": title, "retrieve": [{"system": "a"}], "rerank": rerank})
     assert PipelineSpec.from_json(spec.to_json()) == spec

@@ -266,7 +266,7 @@ def test_an_arm_that_fails_altogether_is_found() -> None:
 
 def test_a_small_arm_that_was_unlucky_borrows_the_variance_of_the_other() -> None:
     treated = np.arange(12_000) >= 11_900
-    y = ((np.arange(12_000) % 4 == 0) & ~treated).astype(float)  # a hundred units, 25 clicks expected, none seen
+    y = ((np.arange(12_000) % 3 == 0) & ~treated).astype(float)  # a hundred units, 33 clicks expected, none seen
     one, other = Sums.of(y, where=treated), Sums.of(y, where=~treated)
     track = difference(one, other, effect=0.1)
     pooled = y[~treated].var(ddof=1) * 11_900 / 12_000

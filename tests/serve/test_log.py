@@ -103,7 +103,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batches=st.lists(st.lists(EVENTS, max_size=4), max_size=5))
 def test_any_sequence_of_appends_is_the_first_of_each_key_in_order(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Event]]

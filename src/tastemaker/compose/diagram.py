@@ -64,6 +64,7 @@ def svg(spec: PipelineSpec) -> str:
     drawn = rows(spec)
     widths = [[_width(node) for node in row] for row in drawn]
     full = max(sum(row) + GAP * (len(row) - 1) for row in widths) + 2 * PADDING
+    title, mark = _text(spec.title or spec.name), f"p{spec.fingerprint[:8]}"  # a page may hold several pipelines
     parts: list[str] = []
     top = float(PADDING)
     above: list[tuple[float, float]] = []  # where lines leave the boxes of the row before
@@ -73,20 +74,19 @@ def svg(spec: PipelineSpec) -> str:
         below = []
         for node, width in zip(row, sizes, strict=True):
             middle = left + width / 2
-            parts += [_line(x, y, middle, top) for x, y in above]
+            parts += [_line(x, y, middle, top, mark) for x, y in above]
             parts.append(_box(node, left, top, width, height))
             below.append((middle, top + height))
             left += width + GAP
         above, top = below, top + height + DROP
     high = top - DROP + PADDING
-    title = _text(spec.title or spec.name)
     said = "; then ".join(" and ".join(_text(": ".join((n.title, *n.details))) for n in row) for row in drawn)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {full:.0f} {high:.0f}" width="{full:.0f}" '
-        f'height="{high:.0f}" role="img" aria-labelledby="pipeline-title pipeline-desc" '
+        f'height="{high:.0f}" role="img" aria-labelledby="{mark}-title {mark}-desc" '
         'font-family="system-ui, sans-serif" font-size="12">\n'
-        f'<title id="pipeline-title">Pipeline {title}</title>\n<desc id="pipeline-desc">{said}</desc>\n'
-        '<defs><marker id="pipeline-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
+        f'<title id="{mark}-title">Pipeline {title}</title>\n<desc id="{mark}-desc">{said}</desc>\n'
+        f'<defs><marker id="{mark}-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0L8 4L0 8z" fill="#64748b"/></marker></defs>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
@@ -181,9 +181,9 @@ def _box(node: Node, left: float, top: float, width: float, height: float) -> st
     return "<g>" + frame + "".join(lines) + "</g>"
 
 
-def _line(x: float, y: float, to_x: float, to_y: float) -> str:
+def _line(x: float, y: float, to_x: float, to_y: float, mark: str) -> str:
     bend = (y + to_y) / 2
     return (
         f'<path d="M{x:.1f} {y:.1f}C{x:.1f} {bend:.1f} {to_x:.1f} {bend:.1f} {to_x:.1f} {to_y:.1f}" fill="none" '
-        'stroke="#64748b" marker-end="url(#pipeline-arrow)"/>'
+        f'stroke="#64748b" marker-end="url(#{mark}-arrow)"/>'
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tastemaker.compose.blend import Blender, Fused, Pool
 from tastemaker.compose.explain import Explainer, Reasons
 from tastemaker.compose.features import Trained
-from tastemaker.compose.rerank import Step, dealt
+from tastemaker.compose.rerank import Step, dealt, depths
 from tastemaker.compose.spec import PipelineSpec
 from tastemaker.compose.translate import Translation
 from tastemaker.contracts import SystemInfo
@@ -385,9 +385,8 @@ class Pipeline:
             items, scores = self._with_pins(asked, rules, items, scores)
         if self.scorer is not None:
             items, scores = self.scorer.order(asked, items, scores)
-        for at, step in enumerate(self.steps):
-            settled = all(later.settled for later in self.steps[at + 1 :])
-            order = step.order(asked, items, scores, k if settled else items.shape[1])
+        for step, n in zip(self.steps, depths(self.steps, k, items.shape[1]), strict=True):
+            order = step.order(asked, items, scores, n)
             items, scores = order, dealt(order, scores)
         return items, scores
 

@@ -15,7 +15,7 @@ with deadlines instead of the paper's greedy rule, which can run into a corner w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,10 +36,6 @@ Floats = NDArray[np.float64]
 
 class Step(Protocol):
     """One reranking step."""
-
-    def looks_at(self, n: int) -> int:
-        """How many first places of what it is given decide its first n places."""
-        ...
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         """The items [B, P] in the new order, of which the first n places are all that anybody will look at."""
@@ -67,6 +63,18 @@ def make_step(step: Any, shelves: Shelves, ids: Vocabulary, likeness: Callable[[
     raise NotFound(f"there is no reranking step {step!r}")
 
 
+def depths(steps: Sequence[Step], n: int, width: int) -> list[int]:
+    """How many first places of each step's answer count, where the first n of the last one's are what is wanted.
+
+    All steps look at whole lists but `pin`: its first n places come from as many, and those it moves down from them.
+    """
+    found: list[int] = []
+    for step in reversed(steps):
+        found.append(min(n, width))
+        n = n + len(step.pinned) if isinstance(step, AtPlace) else width
+    return found[::-1]
+
+
 def relevance(items: Items, scores: Scores) -> Floats:
     """Scores from 0, the lowest of a list, to 1, the highest [B, P]; 1 where all are equal."""
     there = items >= 0
@@ -83,15 +91,8 @@ def dealt(items: Items, scores: Scores) -> Scores:
     return np.where(items >= 0, scores, np.float32(-np.inf))
 
 
-class _All:
-    """A step for whose every place the whole list counts."""
-
-    def looks_at(self, n: int) -> int:
-        return spec.MOST_ITEMS + len(spec.KEY)
-
-
 @dataclass(frozen=True, eq=False)
-class ByVariety(_All):
+class ByVariety:
     """Maximal marginal relevance (Carbonell, Goldstein, SIGIR 1998)."""
 
     likeness: Likeness
@@ -109,7 +110,7 @@ class ByVariety(_All):
 
 
 @dataclass(frozen=True, eq=False)
-class ByMix(_All):
+class ByMix:
     """The mix of categories of the user's history (Steck, RecSys 2018), every event and every place counting alike."""
 
     sets: Sets
@@ -135,7 +136,7 @@ class ByMix(_All):
 
 
 @dataclass(frozen=True, eq=False)
-class ByFloors(_All):
+class ByFloors:
     """At least floor(share t) of each group in every first t (Geyik et al., KDD 2019)."""
 
     groups: Items
@@ -152,7 +153,7 @@ class ByFloors(_All):
 
 
 @dataclass(frozen=True, eq=False)
-class ByFactor(_All):
+class ByFactor:
     """Items of a rule count for more or for less."""
 
     which: NDArray[np.bool_]
@@ -170,9 +171,6 @@ class AtPlace:
 
     pinned: Items
     place: int
-
-    def looks_at(self, n: int) -> int:
-        return n + len(self.pinned)  # those that stood above and go below make room
 
     def order(self, requests: Requests, items: Items, scores: Scores, n: int) -> Items:
         which = (items[:, :, None] == self.pinned).argmax(axis=2)
@@ -192,7 +190,7 @@ class AtPlace:
 
 
 @dataclass(frozen=True, eq=False)
-class AtMost(_All):
+class AtMost:
     """At most so many items of one value in the first places."""
 
     sets: Sets

@@ -6,11 +6,12 @@ kernel of `ExactIndex`. Hence scores are those of `ExactIndex` to the last bit, 
 requests takes two round trips, whatever its size. Everything travels in PostgreSQL's binary formats, made and
 read whole by NumPy, an array as one parameter and an answer as one value.
 
-"hnsw" nominates by a graph (Malkov and Yashunin, arXiv:1603.09320) whose links go by inner product itself, in which
-long vectors become the hubs (Morozov and Babenko, Non-metric similarity graphs for maximum inner product search,
-NeurIPS 2018). An item may be missed: on 64 factors of iALS for Gowalla's 40,981 items recall@20 is .99 at width 40,
-.997 at 100; over vectors lifted to one length, as `FaissIndex` has them, pgvector reaches .85 and .91. Requests for
-which the graph cannot find enough, because a filter leaves few items or exclusions are many, are searched exactly.
+"hnsw" nominates by a graph (Malkov and Yashunin, arXiv:1603.09320) over vectors lifted to one length, as
+`FaissIndex` does. An item may be missed. On 64 factors of iALS for Gowalla's 40,981 items, 16 links and width 200
+find .98 of the best 20 and of the best 100. A graph by inner product itself finds .998 of the best 20, and then stops:
+long vectors are its hubs and hide the others, of the best 300 it finds .6 however wide it is read, and those are what
+is left for a user with a history. Requests for which the graph cannot find enough, because a filter leaves few items
+or exclusions are many, are searched exactly.
 
 "exact" nominates by products that the database rounds as it likes, with places to spare; the bound on rounding
 that `ExactIndex` uses tells which answers are proved, and the few others are asked for again by score. Answers
@@ -39,6 +40,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.index.ann import REACH
+from tastemaker.index.ann import _lift as lift
 from tastemaker.index.exact import SPARE, ExactIndex, as_vectors
 from tastemaker.index.postgres import (
     FLOAT4,
@@ -61,8 +64,8 @@ from tastemaker.types import Array, ConfigError, DataError, Jagged, UsageError, 
 
 KINDS = ("hnsw", "exact")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-GRAPH_DIMS, HALF_DIMS, STORED_DIMS = 2000, 4000, 16000  # limits of pgvector
-HALF_LENGTHS = 0.01, 65_000  # beyond these, numbers of half precision lose digits, or overflow
+GRAPH_DIMS, HALF_DIMS, STORED_DIMS = 2000, 4000, 16_000  # limits of pgvector; a lift takes one of the first two
+HALF_LENGTHS = 0.01, 20_000  # beyond these, numbers of half precision lose digits, or overflow
 WIDEST = 1000  # items that a graph can keep in view
 SCANNED = 10_000  # items that a graph which goes on searching may be expected to look at
 BATCH = 64  # requests of one statement on the graph; the next one may run on another connection
@@ -82,9 +85,9 @@ class Build:
         vectors are too long otherwise)
     """
 
-    links: int = 16
-    build_width: int = 100
-    width: int = 100
+    links: int = 24
+    build_width: int = 150
+    width: int = 200
     half: bool = False
 
     def __post_init__(self) -> None:
@@ -136,7 +139,7 @@ class PgVectorIndex:
 
         Args:
             vectors: [I, D], finite, read in blocks: they may be mapped from a file
-            kind: "hnsw", approximate, D up to 2,000 (4,000 with pgvector 0.7); "exact", D up to 16,000
+            kind: "hnsw", approximate, D up to 1,999 (3,999 with pgvector 0.7); "exact", D up to 16,000
             keep: how many older generations stay for those who still read them
             memory_mb: the server's memory for this build (its maintenance_work_mem), by default what is set there;
                 a graph that does not fit, at 4 D + 32 links + 280 bytes an item, takes many times longer to build
@@ -153,11 +156,12 @@ class PgVectorIndex:
             database.prepare()
             half = _fitting(dim, longest, kind, settings.half, database.version)
             described = {"name": name, "kind": kind, "size": n, "dim": dim, "width": settings.width}
+            lengths = {"radius": float(np.float32(longest)), "longest": longest}
             with database.begin(f"index {name!r} was not built") as connection:
                 database.lock(connection, name)
-                made = database.add(connection, {**described, "longest": longest, "half": half})
+                made = database.add(connection, {**described, **lengths, "half": half})
                 table = make_table(connection, made)
-                copy(connection, made, _blocks(vectors, dim), 0)
+                copy(connection, made, _lifted(vectors, made), 0)
                 if kind == "hnsw":
                     make_graph(connection, made, table, settings.links, settings.build_width, memory_mb)
                 analyse(connection, made)
@@ -196,7 +200,7 @@ class PgVectorIndex:
     def extend(self, vectors: Array) -> None:
         """Append the vectors of new items; old items keep their numbers and scores.
 
-        A graph takes some milliseconds an item: once they are many, build anew. Raises UsageError where another
+        A graph takes some milliseconds an item, and the lift stays as it was: once they are many, build anew. Raises UsageError where another
         process has appended meanwhile, since the numbers would be taken.
         """
         about, database = self.about, self._database
@@ -211,7 +215,7 @@ class PgVectorIndex:
                     f"index {about.name!r} has {found.size} items by now, this process knows of {about.size}",
                     hint="refresh(), and number the new items after those",
                 )
-            copy(connection, about, _blocks(vectors, dim), about.size)
+            copy(connection, about, _lifted(vectors, about), about.size)
             grown = replace(found, size=about.size + n, longest=max(found.longest, longest))
             database.resize(connection, grown)
         self._now = _Snapshot(database, grown)
@@ -296,7 +300,7 @@ class _Snapshot:
 
     def _within(self, budget_mb: float) -> int:
         """Vectors that may be held at once, as sent and as read; the database's own limit for one value is 1 GB."""
-        return max(1, int(min(budget_mb, 2048) * 2**20 / (12 * (self.about.dim + 2))))
+        return max(1, int(min(budget_mb, 2048) * 2**20 / (12 * (self.about.stored + 2))))
 
     # -- by the graph
 
@@ -313,20 +317,20 @@ class _Snapshot:
     def _near(self, queries: Scores, ask: _Ask) -> Jagged[Items]:
         """Nominees of each row, not in order."""
         lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))[:, None]
-        asked = (queries / np.maximum(lengths, 1e-30)).astype(np.float32)  # half precision holds no very long ones
+        asked = (queries * (REACH * max(self.about.longest, 1e-30) / np.maximum(lengths, 1e-30))).astype(np.float32)
         settings = {"hnsw.ef_search": ask.width, "enable_seqscan": "off", "enable_sort": "off", "jit": "off"}
         if self.database.goes_on:
             settings["hnsw.iterative_scan"] = "relaxed_order"
         column, query = "t.vector", "q.vector"
         if self.about.half:
-            column, query = (f"{name}::halfvec({self.about.dim})" for name in (column, query))
+            column, query = (f"{name}::halfvec({self.about.stored})" for name in (column, query))
         condition, parameters = ask.allowed.in_sql(listed=False)
         statement = f"""
             select string_agg(int4send(q.row::int4) || int4send(near.number), ''::bytea)
             from unnest(%(queries)b::vector[]) with ordinality as q (vector, row)
             cross join lateral (
                 select t.number from {{table}} as t where {condition}
-                order by {column} <#> {query} limit %(wide)b::int4
+                order by {column} <-> {query} limit %(wide)b::int4
             ) as near"""
         parameters |= {"queries": self._packed(asked), "wide": ask.wide}
         found = np.frombuffer(self._ask(statement, parameters, settings), dtype=INT4).reshape(-1, 2)
@@ -419,14 +423,19 @@ class _Snapshot:
         statement = f"""
             select string_agg(int4send(t.number) || vector_send(t.vector), ''::bytea)
             from {{table}} as t where {condition}"""
-        found = np.frombuffer(self._ask(statement, parameters), dtype=[("number", INT4), *vector_cells(self.about.dim)])
+        found = np.frombuffer(
+            self._ask(statement, parameters), dtype=[("number", INT4), *vector_cells(self.about.stored)]
+        )
         if len(found) != len(numbers):
             raise DataError(f"the database lacks vectors of {len(numbers) - len(found)} items of {self.about.name!r}")
         vectors = np.empty((len(found), self.about.dim), dtype=np.float32)
-        vectors[np.searchsorted(numbers, found["number"])] = found["vector"]
+        vectors[np.searchsorted(numbers, found["number"])] = found["vector"][:, : self.about.dim]
         return vectors
 
     def _packed(self, queries: Scores) -> Any:
+        """Queries as a parameter vector[], with a 0 where stored vectors have their lift."""
+        if self.about.stored > self.about.dim:
+            queries = np.column_stack([queries, np.zeros(len(queries), dtype=np.float32)])
         return vector_array(self.database.vector_oid, queries)
 
     def _ask(self, statement: str, parameters: dict[str, Any], settings: dict[str, Any] | None = None) -> bytes:
@@ -547,13 +556,13 @@ def _fitting(dim: int, longest: float, kind: str, half: bool, version: tuple[int
         return False
     if version < (0, 5):
         raise ConfigError(f"{tell} builds no graphs", hint=f"install pgvector 0.5 or newer; {about}")
-    if dim > HALF_DIMS:
-        raise UsageError(f"a graph is of up to {HALF_DIMS:,} dimensions, got {dim:,}", hint=about)
-    half = half or dim > GRAPH_DIMS
+    if dim >= HALF_DIMS:
+        raise UsageError(f"a graph is of up to {HALF_DIMS - 1:,} dimensions, got {dim:,}", hint=about)
+    half = half or dim >= GRAPH_DIMS
     if half and version < (0, 7):
         raise ConfigError(
-            f"{tell} builds graphs in single precision only, of up to {GRAPH_DIMS:,} dimensions; got {dim:,}",
-            hint=f"pgvector 0.7 has half precision, for up to {HALF_DIMS:,}; {about}",
+            f"{tell} builds graphs in single precision only, of up to {GRAPH_DIMS - 1:,} dimensions; got {dim:,}",
+            hint=f"pgvector 0.7 has half precision, for up to {HALF_DIMS - 1:,}; {about}",
         )
     if half and not HALF_LENGTHS[0] <= longest <= HALF_LENGTHS[1]:
         raise UsageError(
@@ -571,3 +580,9 @@ def _blocks(vectors: Array, dim: int) -> Iterator[Scores]:
 def _longest(vectors: Array, dim: int) -> float:
     """The length of the longest vector; all of them are checked."""
     return max((ExactIndex(block).longest for block in _blocks(vectors, dim)), default=0.0)
+
+
+def _lifted(vectors: Array, about: Generation) -> Iterator[Scores]:
+    """Blocks of vectors as they are stored."""
+    blocks = _blocks(vectors, about.dim)
+    return (lift(block, np.float32(about.radius)) for block in blocks) if about.kind == "hnsw" else blocks

@@ -46,6 +46,7 @@ class Generation:
     kind: str
     size: int
     dim: int
+    radius: float  # the length that vectors were lifted to
     longest: float  # the length of the longest vector
     width: int
     half: bool
@@ -53,6 +54,11 @@ class Generation:
     @property
     def table(self) -> str:
         return _table_name(self.id)
+
+    @property
+    def stored(self) -> int:
+        """Dimensions of a stored vector."""
+        return self.dim + (self.kind == "hnsw")
 
 
 class Database:
@@ -268,6 +274,7 @@ def _registry() -> Any:
         column("kind", alchemy.Text, nullable=False),
         column("size", alchemy.BigInteger, nullable=False),
         column("dim", alchemy.Integer, nullable=False),
+        column("radius", alchemy.Double, nullable=False),
         column("longest", alchemy.Double, nullable=False),
         column("width", alchemy.Integer, nullable=False),
         column("half", alchemy.Boolean, nullable=False),
@@ -289,11 +296,11 @@ def make_table(connection: Any, about: Generation) -> Any:
         alchemy.MetaData(),
         alchemy.Column("number", alchemy.Integer, primary_key=True, autoincrement=False),
         alchemy.Column("tie", alchemy.BigInteger, nullable=False),
-        alchemy.Column("vector", vectors.VECTOR(about.dim), nullable=False),
+        alchemy.Column("vector", vectors.VECTOR(about.stored), nullable=False),
         comment=f"vectors of the index {about.name}",
     )
     table.create(connection)
-    if about.dim <= INLINE:
+    if about.stored <= INLINE:
         inline = SQL("alter table {} alter column vector set storage plain").format(Identifier(about.table))
         connection.connection.driver_connection.execute(inline)
     return table
@@ -304,7 +311,7 @@ def make_graph(connection: Any, about: Generation, table: Any, links: int, width
     alchemy, vectors = _alchemy(), optional("pgvector.sqlalchemy", **EXTRA)
     column = table.c.vector
     if about.half:
-        column = alchemy.cast(column, vectors.HALFVEC(about.dim)).label("vector")
+        column = alchemy.cast(column, vectors.HALFVEC(about.stored)).label("vector")
     if memory_mb is not None:
         setting = alchemy.text("select set_config('maintenance_work_mem', :value, true)")
         connection.execute(setting, {"value": f"{memory_mb}MB"})
@@ -313,7 +320,7 @@ def make_graph(connection: Any, about: Generation, table: Any, links: int, width
         column,
         postgresql_using="hnsw",
         postgresql_with={"m": links, "ef_construction": width},
-        postgresql_ops={"vector": "halfvec_ip_ops" if about.half else "vector_ip_ops"},
+        postgresql_ops={"vector": "halfvec_l2_ops" if about.half else "vector_l2_ops"},
     ).create(connection)
 
 
@@ -325,19 +332,19 @@ def analyse(connection: Any, about: Generation) -> None:
 
 
 def copy(connection: Any, about: Generation, blocks: Iterator[NDArray[np.float32]], first: int) -> None:
-    """Append blocks of vectors [n, dim] to a generation's table, numbered from `first`."""
+    """Append blocks of vectors [n, stored] to a generation's table, numbered from `first`."""
     from psycopg.sql import SQL, Identifier
 
     statement = SQL("copy {} (number, tie, vector) from stdin (format binary)").format(Identifier(about.table))
     head = [("columns", ">i2"), ("four", INT4), ("number", INT4), ("eight", INT4), ("tie", ">i8"), ("bytes", INT4)]
-    cells = np.dtype([*head, *vector_cells(about.dim)])
+    cells = np.dtype([*head, *vector_cells(about.stored)])
     with connection.connection.driver_connection.cursor() as cursor, cursor.copy(statement) as stream:
         stream.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
         for block in blocks:
             numbers = np.arange(first, first + len(block))
             rows = np.zeros(len(block), dtype=cells)
-            rows["columns"], rows["four"], rows["eight"], rows["bytes"] = 3, 4, 8, 4 + 4 * about.dim
-            rows["number"], rows["dim"], rows["vector"] = numbers, about.dim, block
+            rows["columns"], rows["four"], rows["eight"], rows["bytes"] = 3, 4, 8, 4 + 4 * about.stored
+            rows["number"], rows["dim"], rows["vector"] = numbers, about.stored, block
             rows["tie"] = (mix(numbers) ^ np.uint64(1 << 63)).view(np.int64)  # signed numbers in the hash's order
             stream.write(rows.tobytes())
             first += len(block)

@@ -47,7 +47,7 @@ DRAWS = 299  # shuffles; the smallest p is 1 / 300
 MOST = 50_000  # choices a test looks at; of more, some users are drawn
 ALPHA = 0.05  # of all tests together
 FEWEST = 30  # choices since, below which nothing is tested
-DAYS_FOR_HOURS, DAYS_FOR_WEEKDAYS = 3, 14  # that a log must span before it can be compared by these
+DAYS_FOR_HOURS, DAYS_FOR_WEEKDAYS = 3, 14  # whole days that are compared by these at least
 BINS = 10
 MATTERS = 0.1  # stability index below which a change is of no consequence, however certain
 
@@ -250,17 +250,15 @@ def changes(
     tests["popularity"] = tuple(part.select("user", value="item") for part in (before, since))  # type: ignore[assignment]
     if data.time_unit == "us":
         hour, day = pl.col("time") // HOUR_US, pl.col("time") // DAY_US
-        span = int(since["time"].max() - since["time"].min()) / DAY_US  # type: ignore[operator, arg-type]
-        for what, least, unit, value in (
-            ("hour", DAYS_FOR_HOURS, hour, hour % 24),
-            ("weekday", DAYS_FOR_WEEKDAYS, day, (day + 3) % 7),  # 1970 began on a Thursday
+        for what, least, whole, unit, value in (
+            ("hour", DAYS_FOR_HOURS, 1, hour, hour % 24),
+            ("weekday", DAYS_FOR_WEEKDAYS, 7, day, (day + 3) % 7),  # 1970 began on a Thursday
         ):
-            if span < least:
-                skipped[what] = f"{span:.1f} days are too few, {least} would do"
+            parts = [_whole_days(part, whole) for part in (before, since)]
+            if (days := min(n for _, n in parts)) < least:
+                skipped[what] = f"{days} whole days are too few, {least} would do"
                 continue
-            visits = [
-                part.select("user", unit=unit, value=value).unique(maintain_order=True) for part in (before, since)
-            ]
+            visits = [part.select("user", unit=unit, value=value).unique(maintain_order=True) for part, _ in parts]
             tests[what] = visits[0], visits[1]
     if "kind" in before.columns and min(part["kind"].drop_nulls().len() for part in (before, since)) >= FEWEST:
         names = pl.concat([before["kind"], since["kind"]]).drop_nulls().unique().sort()
@@ -281,6 +279,14 @@ def changes(
         tuple(replace(one, p=p) for one, p in zip(columns, of_columns, strict=True)),
         skipped,
     )
+
+
+def _whole_days(choices: pl.DataFrame, of: int) -> tuple[pl.DataFrame, int]:
+    """The choices of whole days, as many as `of` goes into, and how many those are: half a week has no Sunday."""
+    first, last = (int(end) // DAY_US for end in (choices["time"].min(), choices["time"].max()))  # type: ignore[arg-type]
+    n = max(0, last - first - 1) // of * of  # the first and the last may be parts of days
+    inside = pl.col("time").is_between((first + 1) * DAY_US, (first + 1 + n) * DAY_US, closed="left")
+    return choices.filter(inside), n
 
 
 # -- shares

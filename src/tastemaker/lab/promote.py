@@ -35,8 +35,15 @@ def previous(out: str | Path) -> Path:
 
 
 def snapshot(folder: str | Path) -> str:
-    """What tells this bundle from others; servers name it with each list."""
-    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()[:12]
+    """What tells this bundle from others; servers name it with each list.
+
+    Raises:
+        NotFound: there is no bundle.
+    """
+    manifest = Path(folder) / MANIFEST
+    if not manifest.is_file():
+        raise NotFound(f"there is no bundle at {folder}")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
 
 
 @contextmanager

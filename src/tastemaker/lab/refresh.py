@@ -155,13 +155,14 @@ def refresh(
 
     Raises:
         UsageError: the data has no times, or does not belong to the bundle; another renewal is under way.
-        NotFound: there is no bundle, or no log.
+        NotFound: there is no bundle, or no log; `out` is there and holds something else.
     """
     if not 0 < judged < 1 or not 0 <= tolerance < 1:
         raise UsageError(f"judged and tolerance are shares below 1, got {judged} and {tolerance}")
     source = Path(bundle).resolve()
     with promote.turn(source if out is None else out) as place:
         old, name = Bundle.load(source), promote.snapshot(source)
+        replaced = promote.snapshot(place) if place.exists() else None
         shown = None if server is None else server.find(name)
         data = gathered(old, log, base, kinds=kinds, context=context, now=now)
         repeats = isinstance(base, Split) and base.repeats if repeats is None else repeats
@@ -178,7 +179,6 @@ def refresh(
             return replace(found, reason=reason)
         tell("fitting on everything")
         final = trial.final()
-        replaced = promote.snapshot(place) if place.exists() else None
         final.about["refresh"] = {**trial.facts(comparison), "from": name, "replaces": replaced}
         try:
             staged = promote.stage(final, place)

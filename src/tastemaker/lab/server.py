@@ -19,14 +19,12 @@ class Server:
 
     name: None: whichever of its systems is the bundle
     timeout: seconds that opening a bundle may take
-    transport: of httpx, for tests
     """
 
     url: str
     key: str | None = None
     name: str | None = None
     timeout: float = 300.0
-    transport: Any = None
 
     def find(self, snapshot: str) -> str:
         """The name under which the server serves the bundle with this snapshot.
@@ -78,7 +76,7 @@ class Server:
 
         from tastemaker.serve.client import Client, ServerError
 
-        with Client(self.url, key=self.key, timeout=self.timeout, tries=1, transport=self.transport) as client:
+        with Client(self.url, key=self.key, timeout=self.timeout, tries=1) as client:
             try:
                 answer = client.http.request(method, path)
             except httpx.TransportError as error:

@@ -25,6 +25,7 @@ from tastemaker.types import UNKNOWN, Cases, Dataset, Requests, Slates, Tastemak
 
 MOST_CASES = 20_000  # that judge; of more, some are drawn
 TIMED = 60  # single requests whose time is taken
+FEW_ITEMS = 1024  # all of which are shuffled where lists are drawn by chance
 USUAL_K = 10  # where a metric is named without a cut-off
 SHOWN = ("ndcg", "recall", "hit_rate", "coverage", "gini")
 SERVED, CANDIDATE, CHANCE = "served", "candidate", "chance"
@@ -230,7 +231,11 @@ def cut_of(data: Dataset, until: int, judged: float) -> int | None:
 def drawn(cases: Cases, n_items: int, k: int, seed: int) -> Slates:
     """Lists of distinct items drawn at random among those that are not excluded, one a case."""
     n = len(cases)
-    items = generator(seed, "refresh", "chance").integers(0, n_items, (n, 4 * k + 16), dtype=np.int64)
+    rng = generator(seed, "refresh", "chance")
+    if n_items <= FEW_ITEMS:
+        items = np.argsort(rng.random((n, n_items)), axis=1)
+    else:  # enough that k are left when those drawn twice or excluded are taken out, but for extreme histories
+        items = rng.integers(0, n_items, (n, 4 * k + 16), dtype=np.int64)
     rows = np.arange(n)[:, None]
     bad = np.zeros(items.shape, dtype=np.bool_)
     if cases.requests.exclude is not None:
@@ -243,8 +248,8 @@ def drawn(cases: Cases, n_items: int, k: int, seed: int) -> Slates:
     bad |= again
     first = np.argsort(bad, axis=1, kind="stable")[:, :k]
     chosen = np.where(np.take_along_axis(bad, first, axis=1), UNKNOWN, np.take_along_axis(items, first, axis=1))
-    scores = np.broadcast_to(-np.arange(k, dtype=np.float32), chosen.shape)
-    return Slates(chosen.astype(np.int32), np.ascontiguousarray(scores))
+    scores = np.where(chosen < 0, -np.inf, -np.arange(chosen.shape[1], dtype=np.float32))
+    return Slates(chosen.astype(np.int32), scores)
 
 
 def least_gain(comparison: Comparison, metric: str, other: str, sign: int) -> float:

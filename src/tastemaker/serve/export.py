@@ -11,7 +11,9 @@ server reads the log (`tastemaker.serve.histories`), so that a system learns fro
 Where a `base` dataset is given, its events come first, its tables stay, and its users and items keep their numbers; new
 ones follow in the order of their first event. A dataset promises that what is known at a time is a prefix of its
 tables. So a row of the base of which nobody knows since when it has been there counts as there when the log begins; and
-only where the base has rows that are younger than the log's first events do numbers have to move.
+only where the base has rows that are younger than the log's first events do numbers have to move. What the base has
+already, the same user, item, kind and microsecond, is not added again, so that the log may be put behind a dataset that
+was made of it, or behind what a bundle remembers.
 """
 
 from __future__ import annotations
@@ -92,7 +94,9 @@ def dataset_of(
         grown[key], ids, numbers = _grown(table.with_columns(cast(table[key])), key, rows, extra)
         own = numbers[parts[0][key].fill_null(-1).to_numpy()], numbers[Vocabulary(ids, of=key).numbers(rows[key])]
         parts = [part.with_columns(_numbered(key, n)) for part, n in zip(parts, own, strict=True)]
-    old, new = parts
+    old, new = parts[0], _lacking(parts[1], parts[0], start)
+    if known := rows.height - new.height:
+        notes["log"] += f"; {known:,} of them are in {start.name} already"
     for label in ("session", "slate"):
         new = new.with_columns(_labels(new[label], old[label] if label in old.columns else None))
     dropped = {c for c in new.columns if c not in old.columns and new[c].null_count() == new.height}
@@ -200,6 +204,18 @@ def _in_unit(rows: pl.DataFrame, start: Dataset) -> pl.DataFrame:
     last = start.events["time"].max()
     begin = 0 if last is None else int(last) + 1  # type: ignore[arg-type]
     return rows.with_columns((pl.col("time").rank("dense").cast(pl.Int64) - 1 + begin).alias("time"))
+
+
+def _lacking(new: pl.DataFrame, old: pl.DataFrame, start: Dataset) -> pl.DataFrame:
+    """Rows that the base lacks. A base without kinds, as a bundle remembers it, has choices alone."""
+    if start.time_unit != "us" or not old.height:
+        return new
+    key = [c for c in ("user", "item", "time", "kind") if c in old.columns]
+    rows = new.with_row_index("_row")
+    there = rows.join(old.select(key), on=key, how="semi", nulls_equal=True)
+    if "kind" not in key:
+        there = there.filter(~pl.col("kind").is_in(PASSIVE_KINDS), pl.col("item").is_not_null())
+    return rows.join(there.select("_row"), on="_row", how="anti", maintain_order="left").drop("_row")
 
 
 def _labels(texts: pl.Series, old: pl.Series | None) -> pl.Series:

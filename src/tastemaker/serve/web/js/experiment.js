@@ -12,6 +12,8 @@ const VERDICTS = {
   invalid: "The arms cannot be compared", none: "Nothing is compared",
 };
 
+const DRAFT = { message: "This is a draft. Once it is started, its arms answer and are measured." };
+
 /** "like/list", "click.any/user": how the server names a metric. */
 export const metricName = (one) => (typeof one === "string" ? one : `${one.event}${one.of && one.of !== "count" ? `.${one.of}` : ""}/${one.per ?? "list"}`);
 const inSeconds = (time) => (time > 1e12 ? time / 1e6 : time);
@@ -35,16 +37,17 @@ export async function open(root, route, signal) {
         fill(place, notice("No such experiment", `There is none of the name ${route.id}.`));
         return;
       }
-      const result = await ask(`/experiments/${part(route.id)}`, { signal, admin: true }).catch((problem) => {
-        if (problem.status !== 422) throw problem;
-        return { fault: problem }; // there is no traffic yet
-      });
-      draw(about, result);
+      draw(about, about.state === "draft" ? { fault: DRAFT } : await result());
     } catch (problem) {
       if (dropped(problem)) return;
       fill(place, problem.absent ? notice("No experiments here", "This server runs no experiments.") : trouble(problem, load));
     }
   }
+
+  const result = () => ask(`/experiments/${part(route.id)}`, { signal, admin: true }).catch((problem) => {
+    if (problem.status !== 422) throw problem;
+    return { fault: problem }; // there is no traffic yet
+  });
 
   function draw(about, { fault = null, arms = [], guardrails = [], path = [], shadows = [], warnings = [], verdict, explanation }) {
     fill(head, route.id, " ", h("span", { class: `tag ${about.state === "running" ? "" : "off"}` }, about.state));

@@ -70,7 +70,7 @@ function part(ctx, given, owner, key, path, required = false) {
   const head = unique("group");
   const help = found.schema.description ? h("p", { class: "help" }, short(found.schema.description, 200)) : null;
   const body = h("div", {});
-  const node = h("section", { class: "group", "aria-labelledby": head }, h("h3", { id: head, tabindex: "-1" }, worded(key)), help, body);
+  const node = h("section", { class: "group", "aria-labelledby": head }, h("h2", { id: head, tabindex: "-1" }, worded(key)), help, body);
   const drawers = { array: list, map: mapping, union: variant, object: group };
   const draw = () => {
     if (found.nullable && (owner[key] === undefined || owner[key] === null)) {
@@ -78,7 +78,7 @@ function part(ctx, given, owner, key, path, required = false) {
         owner[key] = fresh(given, ctx.root, ctx.suggest, key);
         ctx.changed();
         draw();
-        node.querySelector("h3").focus();
+        node.querySelector("h2").focus();
       }, { drawing: "add", kind: "quiet" }));
       return;
     }
@@ -90,7 +90,7 @@ function part(ctx, given, owner, key, path, required = false) {
         node.querySelector("button")?.focus();
       }, { drawing: "remove", kind: "quiet" }) : null);
   };
-  noted(ctx, path, node.querySelector("h3"), node);
+  noted(ctx, path, node.querySelector("h2"), node);
   draw();
   return node;
 }
@@ -178,7 +178,7 @@ function list(ctx, found, owner, key, path) {
     const { schema, about } = variant ?? { schema: items.schema, about: "" };
     const name = `${named(one)} ${at + 1}`;
     const act = (label, drawing, to, off, kind) => button(`${label} ${name}`, to, { drawing, alone: true, kind: "round", disabled: off, "data-move": kind });
-    const title = h("h4", { tabindex: "-1" }, variant ? worded(variant.name, true) : `${at + 1}. ${one.system ?? worded(key)}`);
+    const title = h("h3", { tabindex: "-1" }, variant ? worded(variant.name, true) : `${at + 1}. ${one.system ?? worded(key)}`);
     const node = h("li", { class: "stage", on: {
       dragover: (event) => { if (ctx.dragged?.list === cards) event.preventDefault(); },
       drop: (event) => { if (ctx.dragged?.list === cards) { event.preventDefault(); move(ctx.dragged.at, at); } },

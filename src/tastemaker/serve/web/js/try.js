@@ -45,8 +45,9 @@ export async function open(root, route, signal) {
     change: (params, how) => go(address(params), how),
     become: (person) => go(addressOf(person)), address: addressOf,
   });
-  fill(root, h("div", { class: "split" }, side.node, h("section", { class: "answer", "aria-label": "Recommendations" },
-    h("div", { class: "headrow" }, h("div", {}, head, under), numbers), place)));
+  fill(root, h("div", { class: "split" },
+    h("div", { class: "answer-head headrow close" }, h("div", {}, head, under), numbers), side.node,
+    h("section", { class: "answer", "aria-labelledby": "answer" }, h("h2", { class: "sr", id: "answer" }, "Recommendations"), place)));
   showNumbers(localStorage.getItem("tastemaker-scores") === "yes");
 
   function showNumbers(yes) {
