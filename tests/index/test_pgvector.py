@@ -277,6 +277,8 @@ def test_half_precision_nominates_and_single_precision_scores(url, name, graph):
     with PgVectorIndex.build(url, name, wide) as index:
         assert index.about.half
         same(index.search(wide[:5], 3), ExactIndex(wide).search(wide[:5], 3))
+        with pytest.raises(UsageError, match="to 20,000 long"):
+            index.extend(wide[:3] * 1e4)
     with pytest.raises(UsageError, match=r"0\.01 to 20,000 long"):
         PgVectorIndex.build(url, name, VECTORS * 1e6, half=True)
 

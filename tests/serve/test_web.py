@@ -19,6 +19,8 @@ pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"&'
+POSTERS = "https://pictures.example"
+POSTER = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="30"><rect width="20" height="30"/></svg>'
 VIEWS = {
     "pick": "#/pick",
     "try": "#/try?user={user}&system=ials",
@@ -61,7 +63,8 @@ def bundles() -> dict[str, Any]:
     for bundle in found.values():  # a title that would do harm if it were taken for markup
         titles = bundle.catalogue["title"].to_list()
         titles[7] = EVIL
-        bundle.catalogue = bundle.catalogue.with_columns(pl.Series("title", titles))
+        posters = [f"{POSTERS}/{n}.svg" if n % 2 else None for n in range(len(titles))]
+        bundle.catalogue = bundle.catalogue.with_columns(pl.Series("title", titles), pl.Series("poster_url", posters))
     return found
 
 
@@ -132,6 +135,8 @@ class Tab:
     def __init__(self, browser: Any, url: str, **options: Any) -> None:
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         self.context.set_default_timeout(20_000)
+        picture = {"body": POSTER, "content_type": "image/svg+xml"}
+        self.context.route(f"{POSTERS}/**", lambda route: route.fulfill(**picture))
         self.page, self.url = self.context.new_page(), url
         self.faults: list[str] = []
         self.page.on("console", lambda m: self.faults.append(m.text) if m.type in ("error", "warning") else None)
@@ -411,6 +416,27 @@ def test_text_stays_text(tab: Tab, server: Served) -> None:
     tab.go(f"#/user/{server.users[2]}?system=%3Cimg%20src%3Dx%3E", ".notice, h1")
     assert page.evaluate("window.hacked") is None
     assert page.locator("main script, main img[src=x]").count() == 0
+
+
+@pytest.mark.services
+def test_pictures(tab: Tab, server: Served) -> None:
+    """An item's own picture where the catalogue has one, a drawn one otherwise or where it cannot be had."""
+    page = tab.go(f"#/try?user={server.users[6]}", ".card img")
+    shown = {item: int(item[1:]) % 2 for item in tab.items()}
+    assert 0 < sum(shown.values()) < len(shown)
+    tab.until(f"document.querySelectorAll('.card img').length === {sum(shown.values())}")
+    image = page.locator(".card img").first
+    assert [image.get_attribute(name) for name in ("alt", "loading", "width", "height")] == ["", "lazy", "200", "300"]
+    assert page.locator(".card .cover > svg").count() == len(shown)
+    odd = next(item for item, has in shown.items() if has)
+    tab.go(f"#/item/{odd}", ".item img")
+    tab.context.unroute(f"{POSTERS}/**")
+    tab.context.route(f"{POSTERS}/**", lambda route: route.abort())
+    page.goto("about:blank")
+    tab.go(f"#/item/{odd}", ".item")
+    page.wait_for_selector(".item > .cover img", state="detached")
+    assert page.locator(".item > .cover > svg").count() == 1
+    tab.faults = [fault for fault in tab.faults if "ERR_FAILED" not in fault]
 
 
 # -- two systems, one item

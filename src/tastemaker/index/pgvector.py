@@ -200,12 +200,13 @@ class PgVectorIndex:
     def extend(self, vectors: Array) -> None:
         """Append the vectors of new items; old items keep their numbers and scores.
 
-        A graph takes some milliseconds an item, and the lift stays as it was: once they are many, build anew. Raises UsageError where another
-        process has appended meanwhile, since the numbers would be taken.
+        A graph takes some milliseconds an item, and the lift stays as it was: once they are many, build anew.
+        Raises UsageError where another process has appended meanwhile, since the numbers would be taken.
         """
         about, database = self.about, self._database
         n, dim = _shape(vectors, about)
         longest = _longest(vectors, dim)
+        _check_half(about.half, max(longest, about.longest))
         with database.begin(f"nothing was appended to index {about.name!r}") as connection:
             found = database.one(about.id, connection)
             if found is None:
@@ -423,9 +424,8 @@ class _Snapshot:
         statement = f"""
             select string_agg(int4send(t.number) || vector_send(t.vector), ''::bytea)
             from {{table}} as t where {condition}"""
-        found = np.frombuffer(
-            self._ask(statement, parameters), dtype=[("number", INT4), *vector_cells(self.about.stored)]
-        )
+        cells = np.dtype([("number", INT4), *vector_cells(self.about.stored)])
+        found = np.frombuffer(self._ask(statement, parameters), dtype=cells)
         if len(found) != len(numbers):
             raise DataError(f"the database lacks vectors of {len(numbers) - len(found)} items of {self.about.name!r}")
         vectors = np.empty((len(found), self.about.dim), dtype=np.float32)
@@ -564,13 +564,17 @@ def _fitting(dim: int, longest: float, kind: str, half: bool, version: tuple[int
             f"{tell} builds graphs in single precision only, of up to {GRAPH_DIMS - 1:,} dimensions; got {dim:,}",
             hint=f"pgvector 0.7 has half precision, for up to {HALF_DIMS - 1:,}; {about}",
         )
-    if half and not HALF_LENGTHS[0] <= longest <= HALF_LENGTHS[1]:
-        raise UsageError(
-            f"the longest vector of a graph in half precision is {HALF_LENGTHS[0]} to {HALF_LENGTHS[1]:,} long, "
-            f"got {longest:.3g}",
-            hint=f"scale vectors and queries; {about}",
-        )
+    _check_half(half, longest)
     return half
+
+
+def _check_half(half: bool, longest: float) -> None:
+    low, high = HALF_LENGTHS
+    if half and not low <= longest <= high:
+        raise UsageError(
+            f"the longest vector of a graph in half precision is {low} to {high:,} long, got {longest:.3g}",
+            hint="scale vectors and queries",
+        )
 
 
 def _blocks(vectors: Array, dim: int) -> Iterator[Scores]:

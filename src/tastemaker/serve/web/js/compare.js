@@ -5,7 +5,7 @@ import { cover, dress } from "./cover.js";
 import { field, fill, h, menu, notice, s, trouble } from "./dom.js";
 import { percent } from "./format.js";
 import { go, link } from "./router.js";
-import { asker, itemsOf, personOf, personParams, setPerson, systems, titleOf, visit } from "./store.js";
+import { asker, itemsOf, listing, personOf, personParams, setPerson, titleOf, visit } from "./store.js";
 import { made, nameOf, someUser, userField } from "./who.js";
 
 const SIZES = ["5", "10", "20", "50"];
@@ -14,7 +14,7 @@ const GAP = 100; // width of the middle in units of its drawing
 export const title = () => "Compare systems";
 
 export async function open(root, route, signal) {
-  const { systems: all } = await systems();
+  const { systems: all } = await listing();
   if (all.length < 2) {
     fill(root, h("h1", { tabindex: "-1" }, "Compare systems"), notice("It takes two", all.length
       ? `Only ${all[0].name} is served. With a second system beside it, their lists can be compared here.`
@@ -83,7 +83,7 @@ export async function open(root, route, signal) {
     try {
       const [left, right] = await Promise.all([mine.a, mine.b].map((one) => ask("/recommend", { body: { ...body, system: one.name }, signal: within })));
       if (mine !== now) return;
-      draw(mine, left.items, right.items);
+      draw(mine, left, right);
       itemsOf([...left.items, ...right.items].map((row) => row.item), mine.a.name, within).then((found) => {
         for (const li of place.querySelectorAll("li[data-item]")) dress(li.querySelector(".cover"), found.get(li.dataset.item)?.columns ?? {});
       }, () => {});
@@ -94,7 +94,8 @@ export async function open(root, route, signal) {
     }
   }
 
-  function draw({ a, b, person }, left, right) {
+  function draw({ a, b, person }, first, second) {
+    const [left, right] = [first.items, second.items];
     const ranks = [left, right].map((rows) => new Map(rows.map((row) => [String(row.item), row.rank])));
     const shared = left.filter((row) => ranks[1].has(String(row.item)));
     const of = Math.max(left.length, right.length, 1);
@@ -103,18 +104,20 @@ export async function open(root, route, signal) {
       h("span", { class: "soft" }, `Agreement that counts the first places most: ${percent(biased(left, right))}.`));
     const href = (id, system) => link("item", { system: system.name, ...personParams(person) }, id);
     fill(place,
-      list(a, left, ranks[1], b, href),
+      list(a, first, ranks[1], b, href),
       shared.length ? bridge(left, right, ranks[1]) : h("div", { class: "bridge" }),
-      list(b, right, ranks[0], a, href));
+      list(b, second, ranks[0], a, href));
   }
 
   await show(route);
   return { update: show };
 }
 
-function list(system, rows, others, other, href) {
+function list(system, answer, others, other, href) {
+  const rows = answer.items;
+  const says = answer.experiment ? `answered by ${answer.system}: the experiment ${answer.experiment} gives this person the arm ${answer.arm}` : system.title;
   return h("section", { class: "side" },
-    h("h2", {}, system.name, h("small", { class: "soft" }, system.title)),
+    h("h2", { title: says }, system.name, h("small", { class: answer.experiment ? "trial-note" : "soft" }, says)),
     rows.length ? h("ol", {}, rows.map((row) => {
       const there = others.get(String(row.item));
       const mark = there === undefined ? h("span", { class: "only" }, "only here")

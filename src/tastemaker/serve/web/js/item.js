@@ -6,14 +6,14 @@ import { cover } from "./cover.js";
 import { button, fill, h, linkButton, menu, toast, trouble } from "./dom.js";
 import { aboutOf, cell, facts, figure, worded } from "./format.js";
 import { go, link } from "./router.js";
-import { asker, itemsOf, keep, personOf, personParams, setPerson, systemOf, systems, tell, titleOf } from "./store.js";
+import { asker, itemsOf, keep, listing, personOf, personParams, setPerson, systemOf, tell, titleOf } from "./store.js";
 
 const NEAR = 12;
 
 export const title = (route) => route.id;
 
 export async function open(root, route, signal) {
-  const { systems: all } = await systems();
+  const { systems: all } = await listing();
   const system = await systemOf(route.params.get("system"));
   if (system === null) throw new Error("Nothing is served yet.");
   const person = personOf(route.params);

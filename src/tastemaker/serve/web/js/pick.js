@@ -15,7 +15,7 @@ export const title = () => "What do you like?";
 export async function open(root, route, signal) {
   const system = await systemOf(route.params.get("system"));
   if (system === null) {
-    fill(root, notice("Nothing is served yet", "Once a fitted system is served, lists can be tried here.", h("pre", {}, "tastemaker serve BUNDLE")));
+    fill(root, h("h1", { tabindex: "-1" }, "Welcome"), notice("Nothing is served yet", "Once a system that answers with lists is served, they can be tried here.", h("pre", {}, "tastemaker serve BUNDLE")));
     return {};
   }
   const named = route.params.get("system");
@@ -49,7 +49,7 @@ export async function open(root, route, signal) {
   function drawBar() {
     bar.hidden = picked.length === 0;
     fill(bar, h("p", {}, h("b", {}, count(picked.length, "pick")), h("span", { class: "soft" }, picked.length < 3 ? " A few more make a better list." : "")),
-      button("Start anew", () => { picked.slice().forEach((id) => turn(id, id)); search.focus(); }, { kind: "quiet" }),
+      button("Clear", () => { picked.slice().forEach((id) => turn(id, id)); search.focus(); }, { kind: "quiet" }),
       linkButton("Show my list", link("try", { system: named, ...personParams({ liked: picked, hidden }) }), { kind: "main" }));
   }
 

@@ -24,9 +24,16 @@ export function systems({ anew = false } = {}) {
   return served;
 }
 
-/** The system of a name, or the default one; null where nothing is served. */
-export async function systemOf(name = null) {
+/** Those that answer with lists, the default one first. */
+export async function listing() {
   const { systems: all, default: first } = await systems();
+  const able = all.filter((one) => one.capabilities.includes("recommend"));
+  return { systems: able, default: able.find((one) => one.name === first)?.name ?? able[0]?.name ?? null };
+}
+
+/** The system of a name, or the default one; null where none answers with lists. */
+export async function systemOf(name = null) {
+  const { systems: all, default: first } = await listing();
   return all.find((one) => one.name === (name ?? first)) ?? all[0] ?? null;
 }
 

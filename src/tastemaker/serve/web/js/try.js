@@ -8,7 +8,7 @@ import { listed } from "./format.js";
 import { panel } from "./panel.js";
 import { go, link } from "./router.js";
 import { moreLike } from "./sheet.js";
-import { asker, itemsOf, personOf, personParams, setPerson, systems, tell, titleOf, visit } from "./store.js";
+import { asker, itemsOf, listing, personOf, personParams, setPerson, tell, titleOf, visit } from "./store.js";
 import { nameOf } from "./who.js";
 
 const PAGE = 12;
@@ -26,7 +26,7 @@ export async function open(root, route, signal) {
     go(link("pick", { system: route.params.get("system") }), { replace: true });
     return {};
   }
-  const { systems: all, default: first } = await systems();
+  const { systems: all, default: first } = await listing();
   let now = null; // {route, params, system, person}
   let rows = []; // the list, and the cursor of what follows
   let next = null;

@@ -56,7 +56,7 @@ export function userField(system, choose, value = "") {
 export async function nameOf(person, system, signal) {
   if (person.user !== undefined) return person.user;
   const found = await itemsOf(person.liked, system.name, signal).catch(() => new Map());
-  return `somebody who likes ${listed(person.liked.map((id) => titleOf(found.get(String(id)) ?? { item: id })), 2)}`;
+  return `somebody who likes ${listed(person.liked.map((id) => titleOf(found.get(String(id)) ?? { item: id })), person.liked.length > 2 ? 1 : 2)}`;
 }
 
 /** The items a new person was made of, each with a button that takes it out. */
