@@ -143,6 +143,7 @@ class Tab:
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
 
     def go(self, address: str, ready: str = "h1") -> Any:
+        self.page.goto("about:blank")  # else it would stay the same page, with another address
         self.page.goto(f"{self.url}/{address}")
         self.page.wait_for_selector(ready)
         return self.page
@@ -432,7 +433,6 @@ def test_pictures(tab: Tab, server: Served) -> None:
     tab.go(f"#/item/{odd}", ".item img")
     tab.context.unroute(f"{POSTERS}/**")
     tab.context.route(f"{POSTERS}/**", lambda route: route.abort())
-    page.goto("about:blank")
     tab.go(f"#/item/{odd}", ".item")
     page.wait_for_selector(".item > .cover img", state="detached")
     assert page.locator(".item > .cover > svg").count() == 1
@@ -588,7 +588,6 @@ def test_nothing_jumps(browser: Any, server: Served) -> None:
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(150)
         assert page.evaluate("window.shift") < 0.1, view
-        page.goto("about:blank")
     tab.context.close()
 
 

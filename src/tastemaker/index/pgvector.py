@@ -7,11 +7,11 @@ requests takes two round trips, whatever its size. Everything travels in Postgre
 read whole by NumPy, an array as one parameter and an answer as one value.
 
 "hnsw" nominates by a graph (Malkov and Yashunin, arXiv:1603.09320) over vectors lifted to one length, as
-`FaissIndex` does. An item may be missed. On 64 factors of iALS for Gowalla's 40,981 items, 16 links and width 200
-find .98 of the best 20 and of the best 100. A graph by inner product itself finds .998 of the best 20, and then stops:
-long vectors are its hubs and hide the others, of the best 300 it finds .6 however wide it is read, and those are what
-is left for a user with a history. Requests for which the graph cannot find enough, because a filter leaves few items
-or exclusions are many, are searched exactly.
+`FaissIndex` does. An item may be missed: on 64 factors of iALS for Gowalla's 40,981 items .98 of the best 20 are found
+and .99 of the best 300. A graph by inner product itself would find .998 of the best 20 and no more than .6 of the best
+300, however wide it is read: long vectors become its hubs and hide the others, which are what is left for a user with a
+history. Requests for which the graph cannot find enough, because a filter leaves few items or exclusions are many, are
+searched exactly.
 
 "exact" nominates by products that the database rounds as it likes, with places to spare; the bound on rounding
 that `ExactIndex` uses tells which answers are proved, and the few others are asked for again by score. Answers
