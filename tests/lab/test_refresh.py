@@ -202,6 +202,18 @@ def test_the_candidate_has_not_seen_what_judges_it(renew: Any, monkeypatch: pyte
     assert (fresh["time"] > until[0]).sum() / fresh.height == pytest.approx(0.2, abs=0.01)
 
 
+def test_items_to_come_are_no_obstacle(tmp_path: Path, base: Dataset, log: EventLog) -> None:
+    """Items known long before they are there, as films that are announced, and items first seen after the cut."""
+    films = base.items.with_columns(available=pl.Series([0] * 117 + [90 * DAY] * 3))
+    told = replace(base, items=films)
+    fit("popularity", told).save(tmp_path / "served")
+    rows = chosen(4, 1, same, LOG_BEGINS, 30)
+    say(log, pl.concat([rows, rows.tail(60).with_columns(item=pl.lit("fresh"), time=LOG_BEGINS + 29 * DAY)]))
+    found = refresh(tmp_path / "served", log=log, base=told, min_events=100, now=NOW, limits=SURE)
+    assert found.comparison is not None
+    assert {entry.reports[0].protocol["catalogue"] for entry in found.comparison.entries} == {ITEMS + 1}
+
+
 def test_limits_are_kept(renew: Any) -> None:
     rows = chosen(9, 1, dealt_anew, LOG_BEGINS, 30)
     for limits, what in ((replace(SURE, coverage=50.0), "coverage@10"), (replace(SURE, size=0.01), "MB")):

@@ -7,7 +7,7 @@ import sys
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable data, 4 an optional package is missing,
 5 unusable bundle, 6 over the memory budget, 7 the system cannot do it, 8 training diverged,
-130 stopped by Ctrl-C."""
+9 a server or its store said no, 10 what is served stays as it is, 130 stopped by Ctrl-C."""
 
 
 def main() -> None:

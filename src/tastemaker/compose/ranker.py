@@ -91,7 +91,7 @@ class Ranker(nn.Module):
         epochs: int = setting(100, "Most epochs.", low=1)
         patience: int = setting(5, "Evaluations without a rise before training stops.", low=1)
         batch_size: int = setting(64, "Requests a step.", low=1)
-        lr: float = setting(0.01, "Learning rate.", low=1e-6, high=1.0, log=True)
+        lr: float = setting(0.003, "Learning rate.", low=1e-6, high=1.0, log=True)
         weight_decay: float = setting(0.001, "Pull of the weights to 0.", low=0.0)
 
     mean: Tensor

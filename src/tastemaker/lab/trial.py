@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,12 @@ class Trial:
         self.candidate = self._fitted(self.parts.train)
         self.tell(f"comparing on {len(self.cases):,} users since")
         both = [Through(bundle, self.data) for bundle in (self.old, self.candidate)]
-        by_chance = drawn(self.cases, self.data.n_items, self.k, self.seed)
+        by_chance = drawn(self.cases, self.parts.train.n_items, self.k, self.seed)
+        parts = replace(self.parts, cut=None)  # with items to come, which what is served may know and name
         reports = [
             evaluate(
                 subject,
-                self.parts,
+                parts,
                 cases=self.cases,
                 ks=(self.k,),
                 metrics=list(dict.fromkeys([*SHOWN, self.name])),

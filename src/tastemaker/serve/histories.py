@@ -47,7 +47,7 @@ class Histories:
         self._kept: OrderedDict[str, Recent] = OrderedDict()
         self._lock = threading.Lock()
         self._last = 0
-        self._looked, self._erasures = 0.0, 0
+        self._looked, self._erasures, self._turn = 0.0, 0, 0
         self.on_erasure: Callable[[], None] = lambda: None
         if log is not None:
             self._last, self._erasures = log.changed_since(None)[1], log.erasures()
@@ -64,13 +64,14 @@ class Histories:
                 if (known := self._kept.get(user)) is not None:
                     self._kept.move_to_end(user)
                     found[user] = known
+            turn = self._turn
         if missing := sorted(wanted - found.keys()):
             read = self.log.recent_of(missing, self.limit)
             for user in missing:
                 found[user] = summed(read.get(user, ()))
             with self._lock:
-                for user in missing:
-                    self._kept.setdefault(user, found[user])
+                if turn == self._turn:  # else something was forgotten while this was read, and it may be of before
+                    self._kept.update((user, found[user]) for user in missing)
                 while len(self._kept) > self.users:
                     self._kept.popitem(last=False)
         return found
@@ -78,6 +79,7 @@ class Histories:
     def forget(self, users: Iterable[str]) -> None:
         """These users have new events, or are erased: read them again when they are asked for."""
         with self._lock:
+            self._turn += 1
             for user in users:
                 self._kept.pop(user, None)
 
@@ -89,6 +91,7 @@ class Histories:
         if (erasures := self.log.erasures()) != self._erasures:
             self._erasures = erasures
             with self._lock:
+                self._turn += 1
                 self._kept.clear()
             self.on_erasure()
         if self.shared:

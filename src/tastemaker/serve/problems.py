@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tastemaker.serve.batching import Overloaded, TimedOut
+from tastemaker.serve.log import Full
 from tastemaker.serve.sessions import Conflict
 from tastemaker.types import CapabilityError, DataError, NotFound, TastemakerError, UsageError
 
@@ -40,7 +41,7 @@ PATHS = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+[\w.\-]+")
 
 def status_of(error: Exception) -> int:
     """The status that an error of ours answers with."""
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | Full):
         return 429
     if isinstance(error, TimedOut | TimeoutError):
         return 504
@@ -84,7 +85,7 @@ def told(error: Exception, request: str | None = None) -> Response:
         return problem(error.status_code, detail, headers=dict(error.headers or {}), request=request)
     status = status_of(error)
     if isinstance(error, TastemakerError):
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
+        headers = {"Retry-After": str(getattr(error, "retry_after", 1))} if status == 429 else None
         return problem(status, error.message, hint=error.hint, headers=headers, request=request)
     if status == 504:
         return problem(504, "no answer in time", hint="ask for less, or again later", request=request)

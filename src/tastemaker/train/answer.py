@@ -136,7 +136,7 @@ def as_table(
         "item": bundle.items.ids(numbers),
         "score": pl.Series(slates.scores[row, rank]),
     }
-    return pl.DataFrame(table).hstack(bundle.catalogue.select(shown)[numbers])
+    return pl.DataFrame(table).hstack(bundle.catalogue[numbers].select(shown))
 
 
 def _given_histories(bundle: Bundle, rows: list[list[Any]]) -> Jagged[Columns]:

@@ -17,7 +17,7 @@ const FADE = { duration: 260, easing: "ease-out" };
  * @param address where the page of an item is
  */
 export function cards({ act, address }) {
-  const node = h("ol", { class: "cards" });
+  const node = h("ol", { class: "cards", role: "list" }); // said again, for what forgets it where no numbers are drawn
   const kept = new Map(); // id -> {li, row, parts}
   let liked = new Set();
   let can = new Set(["like", "hide"]);
@@ -76,6 +76,7 @@ export function cards({ act, address }) {
 
   function update(one, row, scale, change) {
     one.row = row;
+    one.li.classList.remove("soon");
     const { parts } = one;
     parts.rank.textContent = row.rank;
     parts.change.textContent = change === null ? "new" : change > 0 ? `▲ ${change}` : change < 0 ? `▼ ${-change}` : "";
@@ -159,7 +160,10 @@ export function cards({ act, address }) {
     kept.forEach(press);
   }
 
-  return { node, show, inform, mark, size: () => kept.size };
+  /** Something was done with an item, and the list that comes of it is on its way. */
+  const soon = (id) => kept.get(String(id))?.li.classList.add("soon");
+
+  return { node, show, inform, mark, soon, size: () => kept.size };
 }
 
 /** Where a score lies between the list's least and greatest. */

@@ -133,10 +133,13 @@ export function notice(title, text, ...more) {
   return h("div", { class: "notice" }, h("h2", {}, title), text && h("p", {}, text), more);
 }
 
+const LONGEST_HINT = 160;
+
 /** An error in words for people, with a way on. */
 export function trouble(problem, again = null) {
-  const node = notice(problem.title || "That did not work", problem.message,
-    problem.hint && h("p", { class: "soft" }, problem.hint),
+  const sentence = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
+  const hint = problem.hint && problem.hint.length > LONGEST_HINT ? `${problem.hint.slice(0, LONGEST_HINT)} …` : problem.hint;
+  const node = notice(problem.title || "That did not work", sentence, hint && h("p", { class: "soft" }, hint),
     again && button("Try again", again),
     problem.request && h("p", { class: "soft small" }, "Request ", h("code", {}, problem.request)));
   node.setAttribute("role", "alert");

@@ -128,7 +128,9 @@ export async function edit(root, { name, known, found, signal }) {
     } catch (problem) {
       if (dropped(problem)) return;
       save.disabled = true;
-      const all = problem.errors.length ? problem.errors.map((one) => ({ ...one, where: String(one.where ?? "").replace(/^body\.spec\.?/, "") })) : [{ where: "", what: problem.message, hint: problem.hint }];
+      const all = problem.errors.length
+        ? problem.errors.map((one) => ({ ...one, where: String(one.where ?? "").replace(/^body\.spec\.?/, "") }))
+        : [{ where: "", what: problem.message, hint: problem.hint }];
       const rest = sheet.mark(all);
       tell("bad", problem.errors.length ? `${count(all.length, "thing")} to put right${rest.length < all.length ? ", marked in the form" : ""}.` : problem.message);
       fill(faults, (area.hidden ? rest : all).map((one) => h("p", { class: "bad small" }, [one.where, one.what, one.hint].filter(Boolean).join(": "))));

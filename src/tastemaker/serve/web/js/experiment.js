@@ -83,9 +83,13 @@ export async function open(root, route, signal) {
       toast(`${route.id} has stopped.`);
     });
     const promote = trying(async () => {
-      if (!await confirmed(`Promote ${arm}?`, `The experiment ends, and everybody gets ${about.arms[arm].serve}, if the figures bear it out.`, "Promote it", "main")) return;
+      const promise = `The experiment ends, and everybody gets ${about.arms[arm].serve}, if the figures bear it out.`;
+      if (!await confirmed(`Promote ${arm}?`, promise, "Promote it", "main")) return;
       let done = await post("promote", { arm });
-      if (done.action === "wait" && await confirmed("The figures do not bear it out", `${done.why}. Nothing was changed so far.`, "Promote it all the same")) done = await post("promote", { arm, force: true });
+      if (done.action === "wait") {
+        const doubt = `${done.why}. Nothing was changed so far.`;
+        if (await confirmed("The figures do not bear it out", doubt, "Promote it all the same")) done = await post("promote", { arm, force: true });
+      }
       toast(done.action === "wait" ? "Nothing was changed." : `${done.serve} is served to everybody.`);
     });
     return h("div", { class: "row acts" },
@@ -118,10 +122,14 @@ function armsTable(arms, about) {
     const way = decided(one, about);
     return h("tr", {}, h("th", { scope: "row" }, one.arm, one.arm === about.control ? [" ", h("span", { class: "tag off" }, "control")] : null),
       h("td", {}, figure(one.units)), h("td", {}, figure(one.lists)),
-      h("td", {}, h("b", {}, metric(one.mean)), " ", Number.isFinite(one.mean) ? whisker({ value: one.mean, low: one.low, high: one.high }, low, high, { width: 110 }) : null, between(one.low, one.high, metric)),
+      h("td", {}, h("b", {}, metric(one.mean)), " ",
+        Number.isFinite(one.mean) ? whisker({ value: one.mean, low: one.low, high: one.high }, low, high, { width: 110 }) : null,
+        between(one.low, one.high, metric)),
       Number.isFinite(one.difference)
         ? h("td", { class: way > 0 ? "good" : way < 0 ? "bad" : null }, h("b", {}, signed(one.difference)), " ",
-          whisker({ value: one.difference, low: one.diff_low, high: one.diff_high, colour: way ? 0 : 7 }, Math.min(least, 0), Math.max(most, 0), { width: 110, zero: true }), between(one.diff_low, one.diff_high, signed))
+          whisker({ value: one.difference, low: one.diff_low, high: one.diff_high, colour: way ? 0 : 7 },
+            Math.min(least, 0), Math.max(most, 0), { width: 110, zero: true }),
+          between(one.diff_low, one.diff_high, signed))
         : h("td", { class: "soft" }, "–"),
       h("td", {}, Number.isFinite(one.p) ? (one.p < 0.001 ? "< 0.001" : one.p.toFixed(3)) : "–"));
   });
@@ -137,7 +145,9 @@ function course(name, rows, about) {
   const path = rows.map((one) => ({ ...one, time: inSeconds(one.time) })).filter((one) => Number.isFinite(one.difference));
   if (path.length < 2) return null;
   const last = path.at(-1);
-  const says = `${name} against ${about.control}: the difference at ${clock(last.time)} is ${signed(last.difference)}, between ${signed(last.low)} and ${signed(last.high)}; followed from ${clock(path[0].time)} over ${count(path.length, "point")}.`;
+  const ends = `between ${signed(last.low)} and ${signed(last.high)}`;
+  const says = `${name} against ${about.control}: the difference at ${clock(last.time)} is ${signed(last.difference)}, ${ends}; `
+    + `followed from ${clock(path[0].time)} over ${count(path.length, "point")}.`;
   return h("figure", { class: "wide" }, h("figcaption", {}, `${name} against ${about.control}, over time`),
     h("p", { class: "soft small" }, "The band holds at every moment at once, so looking often does no harm. Once it leaves the line of zero, the difference is told from chance."),
     sequence(says, path, { clock }).node, h("p", { class: "sr" }, says));
@@ -150,6 +160,7 @@ function rail(one) {
 }
 
 function shadow(one) {
-  return h("li", {}, h("b", {}, one.arm), h("span", { class: "soft" },
-    ` ${count(one.lists, "list")}; agrees with what was shown to ${percent(one.rbo)}, the same first item in ${percent(one.first)}; ${figure(one.latency_median)} ms beside ${figure(one.shown_latency_median)} ms`));
+  const agrees = `agrees with what was shown to ${percent(one.rbo)}, the same first item in ${percent(one.first)}`;
+  const times = `${figure(one.latency_median)} ms beside ${figure(one.shown_latency_median)} ms`;
+  return h("li", {}, h("b", {}, one.arm), h("span", { class: "soft" }, ` ${count(one.lists, "list")}; ${agrees}; ${times}`));
 }

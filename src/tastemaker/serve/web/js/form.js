@@ -208,7 +208,9 @@ function list(ctx, found, owner, key, path) {
         (value) => { chosen = items.variants.find((one) => one.value === value); }, { "aria-label": `What to add to ${worded(key).toLowerCase()}` });
       fill(foot, pick, button("Add", () => add(fresh(chosen.schema, ctx.root, ctx.suggest, key)), { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
     } else {
-      fill(foot, button("Add", () => add(fresh(items.schema, ctx.root, (name) => ctx.suggest(name).filter((text) => !all().some((one) => one[name] === text)), key)), { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
+      const unused = (name) => ctx.suggest(name).filter((text) => !all().some((one) => one[name] === text));
+      fill(foot, button("Add", () => add(fresh(items.schema, ctx.root, unused, key)),
+        { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
     }
   }
   draw();

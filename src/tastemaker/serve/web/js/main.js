@@ -73,7 +73,8 @@ async function show() {
     mine.opened = await view.open(root, route, left.signal);
   } catch (problem) {
     if (left.signal.aborted || dropped(problem)) return;
-    fill(root, trouble(problem, show));
+    fill(root, h("h1", { class: "sr", tabindex: "-1" }, problem.title ?? "That did not work"),
+      trouble(problem, problem.absent ? null : show), problem.absent && h("p", { class: "center" }, h("a", { href: link("try") }, "To the lists")));
     if (!problem.title) console.error(problem);
     now = null;
     return;

@@ -15,7 +15,8 @@ export const title = () => "What do you like?";
 export async function open(root, route, signal) {
   const system = await systemOf(route.params.get("system"));
   if (system === null) {
-    fill(root, h("h1", { tabindex: "-1" }, "Welcome"), notice("Nothing is served yet", "Once a system that answers with lists is served, they can be tried here.", h("pre", {}, "tastemaker serve BUNDLE")));
+    fill(root, h("h1", { tabindex: "-1" }, "Welcome"), notice("Nothing is served yet",
+      "Once a system that answers with lists is served, they can be tried here.", h("pre", {}, "tastemaker serve BUNDLE")));
     return {};
   }
   const named = route.params.get("system");

@@ -33,8 +33,9 @@ export async function open(root, route, signal) {
   fill(root,
     h("div", { class: "headrow close" }, h("div", {}, h("h1", { tabindex: "-1" }, "Pipelines"),
       h("p", { class: "soft" }, "Several systems at work on one list: who nominates, what is filtered, how it is put in order.")), found.shelf.length ? make : null),
-    found.pipelines.length ? h("ul", { class: "trials" }, found.pipelines.map(card))
-      : notice("No pipeline yet", found.shelf.length ? `The ${count(found.shelf.length, "system")} on the shelf can be put together: ${listed(found.shelf, 5)}.` : "There is no system on the shelf to make one of."));
+    found.pipelines.length ? h("ul", { class: "trials" }, found.pipelines.map(card)) : notice("No pipeline yet", found.shelf.length
+      ? `The ${count(found.shelf.length, "system")} on the shelf can be put together: ${listed(found.shelf, 5)}.`
+      : "There is no system on the shelf to make one of."));
   return {};
 }
 

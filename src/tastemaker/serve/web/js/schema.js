@@ -23,7 +23,7 @@ export function shape(given, root) {
   if (options.length) {
     const some = options.filter((one) => !isNull(one));
     const nullable = some.length < options.length;
-    const about = { ...(schema.description ? { description: schema.description } : {}), ...("default" in schema ? { default: schema.default } : {}), ...(schema.title ? { title: schema.title } : {}) };
+    const about = Object.fromEntries(["description", "default", "title"].filter((key) => key in schema).map((key) => [key, schema[key]]));
     if (some.length === 1) return { ...shape({ ...some[0], ...about }, root), nullable };
     if (some.every((one) => scalar.has(one.type))) return { kind: "text", schema: { ...some[0], ...about }, nullable };
     const tag = schema.discriminator?.propertyName ?? Object.keys(some[0].properties ?? {}).find((name) => some.every((one) => "const" in (one.properties?.[name] ?? {})));

@@ -191,6 +191,7 @@ export async function open(root, route, signal) {
     }
     const { person } = now;
     const item = String(row.item);
+    if (kind !== "undo") board.soon(item);
     const told = tell(kind, item, row.slate ? { slate: row.slate, position: row.rank } : {});
     if (person.user === undefined) {
       told.catch(() => {}); // the list rests on the address: what the server notes of a visit is for its own use
@@ -210,6 +211,7 @@ export async function open(root, route, signal) {
     } catch (problem) {
       done.set(person.user, others);
       refresh();
+      board.show(rows);
       toast(`That was not stored: ${problem.message}`);
       return;
     }
