@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from tastemaker.compose import PipelineSpec
 from tastemaker.compose import compile as compose
+from tastemaker.index.threads import n_cores, stay_alone
 from tastemaker.serve.batching import Batcher
 from tastemaker.serve.entry import Entry, opened
 from tastemaker.serve.histories import Histories, Recent
@@ -31,6 +32,7 @@ from tastemaker.serve.traffic import Traffic
 from tastemaker.types import NotFound, TastemakerError, UsageError, nearest, replace_file
 
 T = TypeVar("T")
+LINGER = 0.05  # seconds that lists gather before they are written
 Asked = tuple[Entry, Question]
 
 
@@ -58,7 +60,10 @@ class Runtime:
         self._sources: dict[str, Path] = {}
         self._before: dict[str, Entry] = {}
         self._batchers: dict[str, Batcher[Asked, Answer]] = {}
-        self._pool = ThreadPoolExecutor(max(2, self.settings.workers + 1), thread_name_prefix="answers")
+        self._slates: list[Served] = []
+        self._workers = self.settings.workers or max(1, n_cores() - 1)
+        threads = max(2, self._workers + 1)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers", initializer=_alone)
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
         self.ready = False
@@ -186,7 +191,7 @@ class Runtime:
                 self._pool,
                 capacity=self.settings.capacity,
                 most=self.settings.batch,
-                workers=self.settings.workers,
+                workers=self._workers,
                 timeout=self.settings.timeout,
                 seen=partial(self._seen, entry.name),
             )
@@ -251,13 +256,23 @@ class Runtime:
             query=question.text,
             trace={**answer.trace, **({"shadow": True} if shadow else {})},
         )
+        self._slates.append(served)
+        if len(self._slates) == 1:
+            asyncio.get_running_loop().call_later(LINGER, self._write_slates)
+
+    def _write_slates(self) -> None:
+        """Hand the lists that gathered to the log. One commit for many: nobody waits for them, as for an event."""
+        gathered, self._slates = self._slates, []
+        if not gathered:
+            return
         try:
-            self.log.submit(served=[served])
+            self.log.submit(served=gathered)
         except TastemakerError:
-            self.metrics.lost.inc()
+            self.metrics.lost.inc(len(gathered))
 
     async def feedback(self, events: Sequence[Event]) -> Any:
         """Write events down; returns when they are safe on the disk."""
+        self._write_slates()  # an event never comes before the list that it answers
         done = await asyncio.wrap_future(self.log.submit(events=events))
         self.histories.forget({event.user for event in events if event.user is not None})
         self.metrics.events.inc(len(events))
@@ -289,7 +304,18 @@ class Runtime:
         for task in list(self._tasks):
             task.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._write_slates()
         self.log.close()
+
+
+def _alone() -> None:
+    """On each thread that answers: nothing below brings threads of its own, since the event loop needs a core too."""
+    from numba import set_num_threads
+    from threadpoolctl import threadpool_limits
+
+    stay_alone()
+    set_num_threads(1)
+    threadpool_limits(1, user_api="blas")  # of the whole process
 
 
 def completed(question: Question, recent: Mapping[str, Recent]) -> Question:

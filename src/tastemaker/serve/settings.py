@@ -25,7 +25,7 @@ class Settings(BaseModel):
     keys_file: Path | None = Field(default=None, description="Hashes of API keys; without it everybody may ask.")
     capacity: int = Field(default=512, ge=1, description="Questions that may wait for a system; more are refused.")
     batch: int = Field(default=128, ge=1, description="Questions answered at once.")
-    workers: int = Field(default=1, ge=1, description="Batches at work at once.")
+    workers: int | None = Field(default=None, ge=1, description="Batches at work at once; default: all cores but one.")
     timeout: float = Field(default=5.0, gt=0, description="Seconds an answer may take.")
     body_bytes: int = Field(default=1_000_000, ge=1000, description="Largest body of a request.")
     rate: float = Field(default=0.0, ge=0, description="Requests a second for one key or address; 0: no limit.")

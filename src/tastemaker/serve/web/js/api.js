@@ -11,7 +11,9 @@ export class Problem extends Error {
   }
 
   /** The server has no such thing, which is no fault of anybody's. */
-  get absent() { return this.status === 404 || this.status === 405; }
+  get absent() {
+    return this.status === 404 || this.status === 405;
+  }
 }
 
 const TITLES = {
@@ -56,7 +58,9 @@ async function sent(path, body, key, signal) {
   if (body !== undefined) headers["content-type"] = "application/json";
   try {
     return await fetch(path, {
-      method: body === undefined ? "GET" : "POST", headers, signal,
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      signal,
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -70,7 +74,9 @@ let asking = null;
 async function keyInstead(refused, why) {
   const now = sessionStorage.getItem(KEY);
   if (now !== refused && now !== null) return now;
-  asking ??= askForKey(refused === null ? null : why).finally(() => { asking = null; });
+  asking ??= askForKey(refused === null ? null : why).finally(() => {
+    asking = null;
+  });
   const given = await asking;
   if (given !== null) sessionStorage.setItem(KEY, given);
   return given;
@@ -79,10 +85,14 @@ async function keyInstead(refused, why) {
 function pause(ms, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(new DOMException("no longer wanted", "AbortError"));
-    }, { once: true });
+    signal?.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(new DOMException("no longer wanted", "AbortError"));
+      },
+      { once: true },
+    );
   });
 }
 

@@ -24,7 +24,9 @@ export function cards({ act, address }) {
 
   /** Show rows; `changed` marks what is new and what moved. Tells how much that was. */
   function show(rows, { changed = false } = {}) {
-    const before = new Map([...kept].map(([id, one]) => [id, { box: one.li.getBoundingClientRect(), rank: one.row.rank }]));
+    const before = new Map(
+      [...kept].map(([id, one]) => [id, { box: one.li.getBoundingClientRect(), rank: one.row.rank }]),
+    );
     const wanted = new Set(rows.map((row) => String(row.item)));
     const focused = focusIn();
     const leaving = [...kept].filter(([id]) => !wanted.has(id));
@@ -55,22 +57,46 @@ export function cards({ act, address }) {
     const title = titleOf(row);
     const id = String(row.item);
     const parts = {
-      rank: h("span", { class: "rank" }), change: h("span", { class: "change" }), facts: h("p", { class: "facts" }),
-      why: h("p", { class: "why" }), bar: h("i"), figure: h("span", { class: "figure" }), cover: cover(id, row.columns),
+      rank: h("span", { class: "rank" }),
+      change: h("span", { class: "change" }),
+      facts: h("p", { class: "facts" }),
+      why: h("p", { class: "why" }),
+      bar: h("i"),
+      figure: h("span", { class: "figure" }),
+      cover: cover(id, row.columns),
     };
-    const does = (kind, words, drawing, more = {}) => button(`${words} ${title}`, () => act(kind === "like" && liked.has(id) ? "undo" : kind, kept.get(id).row),
-      { kind: `round ${kind}`, drawing, alone: true, "data-act": kind, ...more });
-    parts.acts = [does("like", "Like", "heart", { "aria-pressed": "false" }), does("hide", "Hide", "hide"), does("similar", "More like", "more")];
-    parts.links = [h("a", { class: "card-cover", tabindex: "-1", "aria-hidden": "true" }, parts.cover),
-      h("a", { title: title.length > 60 ? title : null }, title)];
-    const li = h("li", { class: "card", "data-item": row.item },
+    const does = (kind, words, drawing, more = {}) =>
+      button(`${words} ${title}`, () => act(kind === "like" && liked.has(id) ? "undo" : kind, kept.get(id).row), {
+        kind: `round ${kind}`,
+        drawing,
+        alone: true,
+        "data-act": kind,
+        ...more,
+      });
+    parts.acts = [
+      does("like", "Like", "heart", { "aria-pressed": "false" }),
+      does("hide", "Hide", "hide"),
+      does("similar", "More like", "more"),
+    ];
+    parts.links = [
+      h("a", { class: "card-cover", tabindex: "-1", "aria-hidden": "true" }, parts.cover),
+      h("a", { title: title.length > 60 ? title : null }, title),
+    ];
+    const li = h(
+      "li",
+      { class: "card", "data-item": row.item },
       parts.links[0],
-      h("div", { class: "card-body" },
+      h(
+        "div",
+        { class: "card-body" },
         h("p", { class: "place" }, parts.rank, parts.change),
         h("h3", {}, parts.links[1]),
-        parts.facts, parts.why,
-        h("div", { class: "score" }, h("span", { class: "bar", "aria-hidden": "true" }, parts.bar), parts.figure)),
-      h("div", { class: "card-acts" }, parts.acts));
+        parts.facts,
+        parts.why,
+        h("div", { class: "score" }, h("span", { class: "bar", "aria-hidden": "true" }, parts.bar), parts.figure),
+      ),
+      h("div", { class: "card-acts" }, parts.acts),
+    );
     return { li, row, parts };
   }
 
@@ -82,7 +108,8 @@ export function cards({ act, address }) {
     parts.change.textContent = change === null ? "new" : change > 0 ? `▲ ${change}` : change < 0 ? `▼ ${-change}` : "";
     parts.change.className = `change ${change === null ? "fresh" : change > 0 ? "up" : change < 0 ? "down" : ""}`;
     const says = change === null || change === 0 ? null : change > 0 ? `up ${change}` : `down ${-change}`;
-    if (says) parts.change.setAttribute("aria-label", says); else parts.change.removeAttribute("aria-label");
+    if (says) parts.change.setAttribute("aria-label", says);
+    else parts.change.removeAttribute("aria-label");
     parts.bar.style.inlineSize = `${Math.round(100 * scale(row.score))}%`;
     parts.figure.textContent = figure(row.score);
     reason(parts.why, row.reason);
@@ -100,7 +127,9 @@ export function cards({ act, address }) {
     const text = why?.text ?? "";
     if (place.textContent === text) return;
     const on = why?.because_of?.[0];
-    place.replaceChildren(on === undefined || !text ? short(text, 160) : h("a", { href: address(on) }, short(text, 160)));
+    place.replaceChildren(
+      on === undefined || !text ? short(text, 160) : h("a", { href: address(on) }, short(text, 160)),
+    );
   }
 
   function details(one, columns) {
@@ -113,13 +142,22 @@ export function cards({ act, address }) {
   function inform(found) {
     for (const [id, item] of found) {
       const one = kept.get(id);
-      if (one) { one.row.columns = item.columns; details(one, item.columns); }
+      if (one) {
+        one.row.columns = item.columns;
+        details(one, item.columns);
+      }
     }
   }
 
   function move(li, from) {
     if (!from) {
-      li.animate([{ opacity: 0, transform: "translateY(14px) scale(.98)" }, { opacity: 1, transform: "none" }], MOVE);
+      li.animate(
+        [
+          { opacity: 0, transform: "translateY(14px) scale(.98)" },
+          { opacity: 1, transform: "none" },
+        ],
+        MOVE,
+      );
       return;
     }
     const to = li.getBoundingClientRect();
@@ -128,29 +166,46 @@ export function cards({ act, address }) {
   }
 
   function leave(li, box) {
-    if (still() || !box.width) { li.remove(); return; }
+    if (still() || !box.width) {
+      li.remove();
+      return;
+    }
     const frame = node.getBoundingClientRect();
-    const place = { position: "absolute", left: `${box.left - frame.left}px`, top: `${box.top - frame.top}px`,
-      width: `${box.width}px`, height: `${box.height}px`, margin: "0" };
+    const place = {
+      position: "absolute",
+      left: `${box.left - frame.left}px`,
+      top: `${box.top - frame.top}px`,
+      width: `${box.width}px`,
+      height: `${box.height}px`,
+      margin: "0",
+    };
     Object.assign(li.style, place);
     li.classList.add("going");
     li.inert = true;
     li.setAttribute("aria-hidden", "true");
-    li.animate([{ opacity: 1 }, { opacity: 0, transform: "scale(.94)" }], { ...FADE, fill: "forwards" }).finished
-      .then(() => li.remove(), () => li.remove());
+    li.animate([{ opacity: 1 }, { opacity: 0, transform: "scale(.94)" }], { ...FADE, fill: "forwards" }).finished.then(
+      () => li.remove(),
+      () => li.remove(),
+    );
   }
 
   function focusIn() {
     const card = document.activeElement?.closest?.(".card");
     if (!card || !node.contains(card)) return null;
-    return { id: card.dataset.item, act: document.activeElement.dataset.act ?? null, place: [...node.children].indexOf(card) };
+    return {
+      id: card.dataset.item,
+      act: document.activeElement.dataset.act ?? null,
+      place: [...node.children].indexOf(card),
+    };
   }
 
   /** The focus must not fall out of the page with the card that had it: it goes to what took the card's place. */
   function refocus(focused, wanted, rows) {
     if (focused === null || wanted.has(focused.id) || !rows.length) return;
     const next = kept.get(String(rows[Math.min(focused.place, rows.length - 1)].item)).li;
-    (focused.act ? next.querySelector(`[data-act=${focused.act}]`) : next.querySelector("h3 a"))?.focus({ preventScroll: true });
+    (focused.act ? next.querySelector(`[data-act=${focused.act}]`) : next.querySelector("h3 a"))?.focus({
+      preventScroll: true,
+    });
   }
 
   /** Which items are liked, and what can be done with each. */
@@ -175,15 +230,35 @@ function scaled(rows) {
 
 /** Cards that hold the place of a list that is on its way. */
 export function placeholders(n) {
-  const one = () => h("li", { class: "card ghost" }, h("span", { class: "card-cover" }, h("span", { class: "cover" })),
-    h("div", { class: "card-body" }, h("span", { class: "line" }), h("span", { class: "line wide" }), h("span", { class: "line" })));
+  const one = () =>
+    h(
+      "li",
+      { class: "card ghost" },
+      h("span", { class: "card-cover" }, h("span", { class: "cover" })),
+      h(
+        "div",
+        { class: "card-body" },
+        h("span", { class: "line" }),
+        h("span", { class: "line wide" }),
+        h("span", { class: "line" }),
+      ),
+    );
   return h("ol", { class: "cards", "aria-hidden": "true" }, Array.from({ length: n }, one));
 }
 
 /** A small picture with a title, for rows of neighbours and histories. */
 export function tile(item, { note = null, address = (id) => link("item", {}, id), action = null } = {}) {
   const title = titleOf(item);
-  return h("li", { class: "tile" },
-    h("a", { href: address(item.item) }, cover(item.item, item.columns), h("span", { class: "tile-title" }, short(title, 70))),
-    note && h("span", { class: "soft small" }, note), action);
+  return h(
+    "li",
+    { class: "tile" },
+    h(
+      "a",
+      { href: address(item.item) },
+      cover(item.item, item.columns),
+      h("span", { class: "tile-title" }, short(title, 70)),
+    ),
+    note && h("span", { class: "soft small" }, note),
+    action,
+  );
 }

@@ -16,9 +16,16 @@ export const title = () => "Compare systems";
 export async function open(root, route, signal) {
   const { systems: all } = await listing();
   if (all.length < 2) {
-    fill(root, h("h1", { tabindex: "-1" }, "Compare systems"), notice("It takes two", all.length
-      ? `Only ${all[0].name} is served. With a second system beside it, their lists can be compared here.`
-      : "Nothing is served yet."));
+    fill(
+      root,
+      h("h1", { tabindex: "-1" }, "Compare systems"),
+      notice(
+        "It takes two",
+        all.length
+          ? `Only ${all[0].name} is served. With a second system beside it, their lists can be compared here.`
+          : "Nothing is served yet.",
+      ),
+    );
     return {};
   }
   const names = all.map((one) => [one.name, one.name]);
@@ -34,7 +41,10 @@ export async function open(root, route, signal) {
 
   const address = (changes) => link("compare", { ...Object.fromEntries(now.params), ...changes });
   const addressOf = (person) => address({ user: null, with: null, without: null, ...personParams(person) });
-  const user = userField(() => all[0], (id) => go(addressOf({ user: id })));
+  const user = userField(
+    () => all[0],
+    (id) => go(addressOf({ user: id })),
+  );
   const chosen = h("div", {});
   people.append(user.node, chosen);
 
@@ -55,21 +65,47 @@ export async function open(root, route, signal) {
     now = { params, person, a, b, k: Number(k) };
     if (document.activeElement !== user.input || person.user) user.input.value = person.user ?? "";
     drawControls(a, b, k);
-    if (person.user === undefined) made(person, a, addressOf, signal).then((node) => fill(chosen, node), () => {});
+    if (person.user === undefined)
+      made(person, a, addressOf, signal).then(
+        (node) => fill(chosen, node),
+        () => {},
+      );
     else fill(chosen);
-    nameOf(person, a, signal).then((name) => { head.textContent = `Compared for ${name}`; }, () => {});
+    nameOf(person, a, signal).then(
+      (name) => {
+        head.textContent = `Compared for ${name}`;
+      },
+      () => {},
+    );
     await load();
   }
 
   function drawControls(a, b, k) {
     if (!controls.firstChild) {
-      fill(controls,
-        field("Left", menu(names, a.name, (name) => go(address({ a: name })))),
-        field("Right", menu(names, b.name, (name) => go(address({ b: name })))),
-        field("Length", menu(SIZES.map((one) => [one, one]), k, (size) => go(address({ k: size })))));
+      fill(
+        controls,
+        field(
+          "Left",
+          menu(names, a.name, (name) => go(address({ a: name }))),
+        ),
+        field(
+          "Right",
+          menu(names, b.name, (name) => go(address({ b: name }))),
+        ),
+        field(
+          "Length",
+          menu(
+            SIZES.map((one) => [one, one]),
+            k,
+            (size) => go(address({ k: size })),
+          ),
+        ),
+      );
       return;
     }
-    [a.name, b.name, k].forEach((value, at) => { controls.querySelectorAll("select")[at].value = value; });
+    [a.name, b.name, k].forEach((value, at) => {
+      controls.querySelectorAll("select")[at].value = value;
+    });
   }
 
   async function load() {
@@ -81,14 +117,27 @@ export async function open(root, route, signal) {
     const body = { ...asker(mine.person), k: mine.k, session: visit };
     if (mine.person.hidden?.length) body.exclude = mine.person.hidden;
     try {
-      const [left, right] = await Promise.all([mine.a, mine.b].map((one) => ask("/recommend", { body: { ...body, system: one.name }, signal: within })));
+      const [left, right] = await Promise.all(
+        [mine.a, mine.b].map((one) => ask("/recommend", { body: { ...body, system: one.name }, signal: within })),
+      );
       if (mine !== now) return;
       draw(mine, left, right);
-      itemsOf([...left.items, ...right.items].map((row) => row.item), mine.a.name, within).then((found) => {
-        for (const li of place.querySelectorAll("li[data-item]")) dress(li.querySelector(".cover"), found.get(li.dataset.item)?.columns ?? {});
-      }, () => {});
+      itemsOf(
+        [...left.items, ...right.items].map((row) => row.item),
+        mine.a.name,
+        within,
+      ).then(
+        (found) => {
+          for (const li of place.querySelectorAll("li[data-item]"))
+            dress(li.querySelector(".cover"), found.get(li.dataset.item)?.columns ?? {});
+        },
+        () => {},
+      );
     } catch (problem) {
-      if (!dropped(problem) && mine === now) { verdict.textContent = ""; fill(place, trouble(problem, load)); }
+      if (!dropped(problem) && mine === now) {
+        verdict.textContent = "";
+        fill(place, trouble(problem, load));
+      }
     } finally {
       if (mine === now) place.removeAttribute("aria-busy");
     }
@@ -100,13 +149,18 @@ export async function open(root, route, signal) {
     const shared = left.filter((row) => ranks[1].has(String(row.item)));
     const of = Math.max(left.length, right.length, 1);
     const same = shared.filter((row) => ranks[1].get(String(row.item)) === row.rank).length;
-    verdict.replaceChildren(h("b", {}, `${shared.length} of ${of}`), ` are in both lists (${percent(shared.length / of)}), ${same} at the same place. `,
-      h("span", { class: "soft" }, `Agreement that counts the first places most: ${percent(biased(left, right))}.`));
+    verdict.replaceChildren(
+      h("b", {}, `${shared.length} of ${of}`),
+      ` are in both lists (${percent(shared.length / of)}), ${same} at the same place. `,
+      h("span", { class: "soft" }, `Agreement that counts the first places most: ${percent(biased(left, right))}.`),
+    );
     const href = (id, system) => link("item", { system: system.name, ...personParams(person) }, id);
-    fill(place,
+    fill(
+      place,
       list(a, first, ranks[1], b, href),
       shared.length ? bridge(left, right, ranks[1]) : h("div", { class: "bridge" }),
-      list(b, second, ranks[0], a, href));
+      list(b, second, ranks[0], a, href),
+    );
   }
 
   await show(route);
@@ -115,30 +169,60 @@ export async function open(root, route, signal) {
 
 function list(system, answer, others, other, href) {
   const rows = answer.items;
-  const says = answer.experiment ? `answered by ${answer.system}: the experiment ${answer.experiment} gives this person the arm ${answer.arm}` : system.title;
-  return h("section", { class: "side" },
+  const says = answer.experiment
+    ? `answered by ${answer.system}: the experiment ${answer.experiment} gives this person the arm ${answer.arm}`
+    : system.title;
+  return h(
+    "section",
+    { class: "side" },
     h("h2", { title: says }, system.name, h("small", { class: answer.experiment ? "trial-note" : "soft" }, says)),
-    rows.length ? h("ol", {}, rows.map((row) => {
-      const there = others.get(String(row.item));
-      const mark = there === undefined ? h("span", { class: "only" }, "only here")
-        : there === row.rank ? h("span", { class: "soft" }, "same place")
-          : h("span", { class: there > row.rank ? "up" : "down", "aria-label": `at place ${there} of ${other.name}` }, `${there > row.rank ? "▲" : "▼"} ${Math.abs(there - row.rank)}`);
-      return h("li", { class: there === undefined ? "lone" : "both", "data-item": row.item },
-        h("span", { class: "rank" }, row.rank), cover(String(row.item)),
-        h("span", { class: "what" }, h("a", { href: href(row.item, system) }, titleOf(row)), mark));
-    })) : h("p", { class: "soft" }, "An empty list."));
+    rows.length
+      ? h(
+          "ol",
+          {},
+          rows.map((row) => {
+            const there = others.get(String(row.item));
+            const mark =
+              there === undefined
+                ? h("span", { class: "only" }, "only here")
+                : there === row.rank
+                  ? h("span", { class: "soft" }, "same place")
+                  : h(
+                      "span",
+                      { class: there > row.rank ? "up" : "down", "aria-label": `at place ${there} of ${other.name}` },
+                      `${there > row.rank ? "▲" : "▼"} ${Math.abs(there - row.rank)}`,
+                    );
+            return h(
+              "li",
+              { class: there === undefined ? "lone" : "both", "data-item": row.item },
+              h("span", { class: "rank" }, row.rank),
+              cover(String(row.item)),
+              h("span", { class: "what" }, h("a", { href: href(row.item, system) }, titleOf(row)), mark),
+            );
+          }),
+        )
+      : h("p", { class: "soft" }, "An empty list."),
+  );
 }
 
 /** Lines from the places of one list to those of the other. */
 function bridge(left, right, ranks) {
   const n = Math.max(left.length, right.length, 1);
   const at = (rank) => ((rank - 0.5) / n) * 100;
-  const lines = left.filter((row) => ranks.has(String(row.item))).map((row) => {
-    const there = ranks.get(String(row.item));
-    return s("path", { d: `M0 ${at(row.rank)} C${GAP * 0.45} ${at(row.rank)} ${GAP * 0.55} ${at(there)} ${GAP} ${at(there)}`, "vector-effect": "non-scaling-stroke" });
-  });
-  return h("div", { class: "bridge", "aria-hidden": "true", style: { "--rows": n } },
-    s("svg", { viewBox: `0 0 ${GAP} 100`, preserveAspectRatio: "none" }, lines));
+  const lines = left
+    .filter((row) => ranks.has(String(row.item)))
+    .map((row) => {
+      const there = ranks.get(String(row.item));
+      return s("path", {
+        d: `M0 ${at(row.rank)} C${GAP * 0.45} ${at(row.rank)} ${GAP * 0.55} ${at(there)} ${GAP} ${at(there)}`,
+        "vector-effect": "non-scaling-stroke",
+      });
+    });
+  return h(
+    "div",
+    { class: "bridge", "aria-hidden": "true", style: { "--rows": n } },
+    s("svg", { viewBox: `0 0 ${GAP} 100`, preserveAspectRatio: "none" }, lines),
+  );
 }
 
 /**

@@ -25,7 +25,9 @@ function filled(node, props, children) {
 }
 
 function flat(children) {
-  return children.flat(Infinity).filter((one) => one !== null && one !== undefined && one !== false)
+  return children
+    .flat(Infinity)
+    .filter((one) => one !== null && one !== undefined && one !== false)
     .map((one) => (one instanceof Node ? one : document.createTextNode(String(one))));
 }
 
@@ -57,8 +59,11 @@ const PATHS = {
 
 /** A small drawing that says nothing by itself: what it stands in has the words. */
 export function icon(name) {
-  return s("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" },
-    s("path", { d: PATHS[name] }));
+  return s(
+    "svg",
+    { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" },
+    s("path", { d: PATHS[name] }),
+  );
 }
 
 /** A button; with an icon alone its label is read out and shown on hover. */
@@ -79,14 +84,22 @@ export function field(label, control, help = null, { hidden = false } = {}) {
   control.id ||= unique("field");
   const note = help ? h("small", { class: "help", id: unique("help") }, help) : null;
   if (note) control.setAttribute("aria-describedby", note.id);
-  return h("div", { class: "field" },
-    h("label", { for: control.id, class: hidden ? "sr" : null }, label), control, note);
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: control.id, class: hidden ? "sr" : null }, label),
+    control,
+    note,
+  );
 }
 
 /** A menu; options are [value, text] pairs. */
 export function menu(options, chosen, act, props = {}) {
-  const node = h("select", { ...props, on: { change: () => act(node.value) } },
-    options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+  const node = h(
+    "select",
+    { ...props, on: { change: () => act(node.value) } },
+    options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)),
+  );
   return node;
 }
 
@@ -105,8 +118,12 @@ export function say(text) {
   const node = polite();
   clearTimeout(clearing);
   node.textContent = "";
-  requestAnimationFrame(() => { node.textContent = text; });
-  clearing = setTimeout(() => { node.textContent = ""; }, 8000);
+  requestAnimationFrame(() => {
+    node.textContent = text;
+  });
+  clearing = setTimeout(() => {
+    node.textContent = "";
+  }, 8000);
 }
 
 let fading;
@@ -115,11 +132,25 @@ export function toast(text, undo = null) {
   const place = document.getElementById("toast");
   clearTimeout(fading);
   const close = () => place.replaceChildren();
-  const card = h("div", { class: "toast" }, h("p", {}, text),
-    undo && button("Undo", () => { close(); undo(); }, { kind: "quiet", drawing: "undo" }),
-    button("Close this note", close, { kind: "quiet round", drawing: "close", alone: true }));
+  const card = h(
+    "div",
+    { class: "toast" },
+    h("p", {}, text),
+    undo &&
+      button(
+        "Undo",
+        () => {
+          close();
+          undo();
+        },
+        { kind: "quiet", drawing: "undo" },
+      ),
+    button("Close this note", close, { kind: "quiet round", drawing: "close", alone: true }),
+  );
   fill(place, card);
-  const later = () => { fading = setTimeout(close, 9000); };
+  const later = () => {
+    fading = setTimeout(close, 9000);
+  };
   card.addEventListener("focusin", () => clearTimeout(fading));
   card.addEventListener("focusout", later);
   card.addEventListener("pointerenter", () => clearTimeout(fading));
@@ -138,10 +169,15 @@ const LONGEST_HINT = 160;
 /** An error in words for people, with a way on. */
 export function trouble(problem, again = null) {
   const sentence = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
-  const hint = problem.hint && problem.hint.length > LONGEST_HINT ? `${problem.hint.slice(0, LONGEST_HINT)} …` : problem.hint;
-  const node = notice(problem.title || "That did not work", sentence, hint && h("p", { class: "soft" }, hint),
+  const hint =
+    problem.hint && problem.hint.length > LONGEST_HINT ? `${problem.hint.slice(0, LONGEST_HINT)} …` : problem.hint;
+  const node = notice(
+    problem.title || "That did not work",
+    sentence,
+    hint && h("p", { class: "soft" }, hint),
     again && button("Try again", again),
-    problem.request && h("p", { class: "soft small" }, "Request ", h("code", {}, problem.request)));
+    problem.request && h("p", { class: "soft small" }, "Request ", h("code", {}, problem.request)),
+  );
   node.setAttribute("role", "alert");
   return node;
 }
@@ -149,12 +185,33 @@ export function trouble(problem, again = null) {
 /** Ask before something that cannot be taken back; resolves to whether the answer was yes. */
 export function confirmed(title, text, yes, kind = "danger") {
   return new Promise((resolve) => {
-    const close = (answer) => { dialog.close(); dialog.remove(); resolve(answer); };
+    const close = (answer) => {
+      dialog.close();
+      dialog.remove();
+      resolve(answer);
+    };
     const head = unique("dialog");
-    const dialog = h("dialog", { class: "dialog", "aria-labelledby": head,
-      on: { cancel: (event) => { event.preventDefault(); close(false); } } },
-      h("h2", { id: head }, title), h("p", {}, text),
-      h("div", { class: "row end" }, button("Cancel", () => close(false)), button(yes, () => close(true), { kind })));
+    const dialog = h(
+      "dialog",
+      {
+        class: "dialog",
+        "aria-labelledby": head,
+        on: {
+          cancel: (event) => {
+            event.preventDefault();
+            close(false);
+          },
+        },
+      },
+      h("h2", { id: head }, title),
+      h("p", {}, text),
+      h(
+        "div",
+        { class: "row end" },
+        button("Cancel", () => close(false)),
+        button(yes, () => close(true), { kind }),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -166,5 +223,8 @@ export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matche
 /** Call once things are quiet for so long. */
 export function settled(act, wait = 200) {
   let timer;
-  return (...given) => { clearTimeout(timer); timer = setTimeout(() => act(...given), wait); };
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => act(...given), wait);
+  };
 }

@@ -18,8 +18,19 @@ export async function edit(root, { name, known, found, signal }) {
   const { schema, shelf } = found;
   const kept = sessionStorage.getItem(DRAFT + name);
   let columns = [];
-  const suggest = (field) => (/^(system|vectors)$/.test(field) ? shelf : /^columns?$/.test(field) ? columns : field === "name" ? [freeName(found)] : []);
-  let spec = kept ? JSON.parse(kept) : known ? structuredClone(known.spec) : fresh(resolved(schema, schema), schema, suggest);
+  const suggest = (field) =>
+    /^(system|vectors)$/.test(field)
+      ? shelf
+      : /^columns?$/.test(field)
+        ? columns
+        : field === "name"
+          ? [freeName(found)]
+          : [];
+  let spec = kept
+    ? JSON.parse(kept)
+    : known
+      ? structuredClone(known.spec)
+      : fresh(resolved(schema, schema), schema, suggest);
   let who = person();
   let checking = new AbortController();
   let sound = false; // whether the server agreed with what stands there now
@@ -35,19 +46,49 @@ export async function edit(root, { name, known, found, signal }) {
   const save = button("Save and serve", store, { kind: "main" });
   const asJson = button("JSON", () => turn(area.hidden), { kind: "toggle", "aria-pressed": "false" });
   const revert = button("Discard changes", discard, { kind: "quiet" });
-  const sides = h("div", { class: "row sides", role: "group", "aria-label": "What to show" },
-    button("Stages", () => face(false), { kind: "toggle" }), button("What it does", () => face(true), { kind: "toggle" }));
-  const panes = h("div", { class: "editor" },
+  const sides = h(
+    "div",
+    { class: "row sides", role: "group", "aria-label": "What to show" },
+    button("Stages", () => face(false), { kind: "toggle" }),
+    button("What it does", () => face(true), { kind: "toggle" }),
+  );
+  const panes = h(
+    "div",
+    { class: "editor" },
     h("section", { class: "stages-side", "aria-label": "Stages" }, fields, area),
-    h("aside", { class: "beside", "aria-label": "What it does" }, picture, h("h2", {}, "A list it gives"), forWhom, preview));
+    h(
+      "aside",
+      { class: "beside", "aria-label": "What it does" },
+      picture,
+      h("h2", {}, "A list it gives"),
+      forWhom,
+      preview,
+    ),
+  );
   let sheet = made();
   area.hidden = true;
 
-  fill(root,
+  fill(
+    root,
     h("p", { class: "small" }, h("a", { href: link("pipelines") }, "← Pipelines")),
-    h("div", { class: "headrow" }, h("h1", { tabindex: "-1" }, known ? known.name : "New pipeline"),
-      h("div", { class: "row" }, revert, asJson, known ? linkButton("Try it", link("try", { system: known.name })) : null, save)),
-    state, faults, sides, panes);
+    h(
+      "div",
+      { class: "headrow" },
+      h("h1", { tabindex: "-1" }, known ? known.name : "New pipeline"),
+      h(
+        "div",
+        { class: "row" },
+        revert,
+        asJson,
+        known ? linkButton("Try it", link("try", { system: known.name })) : null,
+        save,
+      ),
+    ),
+    state,
+    faults,
+    sides,
+    panes,
+  );
   fill(fields, sheet.node);
   face(false);
 
@@ -73,7 +114,8 @@ export async function edit(root, { name, known, found, signal }) {
     area.hidden = !json;
     fields.hidden = json;
     asJson.setAttribute("aria-pressed", String(json));
-    if (json) area.focus(); else anew();
+    if (json) area.focus();
+    else anew();
   }
 
   function anew() {
@@ -85,7 +127,8 @@ export async function edit(root, { name, known, found, signal }) {
   area.addEventListener("input", () => {
     try {
       const read = JSON.parse(area.value);
-      if (typeof read !== "object" || read === null || Array.isArray(read)) throw new SyntaxError("a pipeline is an object: { ... }");
+      if (typeof read !== "object" || read === null || Array.isArray(read))
+        throw new SyntaxError("a pipeline is an object: { ... }");
       spec = read;
       area.removeAttribute("aria-invalid");
       changed();
@@ -132,8 +175,18 @@ export async function edit(root, { name, known, found, signal }) {
         ? problem.errors.map((one) => ({ ...one, where: String(one.where ?? "").replace(/^body\.spec\.?/, "") }))
         : [{ where: "", what: problem.message, hint: problem.hint }];
       const rest = sheet.mark(all);
-      tell("bad", problem.errors.length ? `${count(all.length, "thing")} to put right${rest.length < all.length ? ", marked in the form" : ""}.` : problem.message);
-      fill(faults, (area.hidden ? rest : all).map((one) => h("p", { class: "bad small" }, [one.where, one.what, one.hint].filter(Boolean).join(": "))));
+      tell(
+        "bad",
+        problem.errors.length
+          ? `${count(all.length, "thing")} to put right${rest.length < all.length ? ", marked in the form" : ""}.`
+          : problem.message,
+      );
+      fill(
+        faults,
+        (area.hidden ? rest : all).map((one) =>
+          h("p", { class: "bad small" }, [one.where, one.what, one.hint].filter(Boolean).join(": ")),
+        ),
+      );
       preview.classList.add("stale");
       picture.classList.add("stale");
     }
@@ -142,9 +195,19 @@ export async function edit(root, { name, known, found, signal }) {
 
   function draw(answer) {
     picture.classList.remove("stale");
-    fill(picture,
-      h("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(answer.svg)}`, alt: `Diagram: ${stages(spec)}` }),
-      h("details", { class: "plain" }, h("summary", {}, "As Mermaid text"), h("pre", { tabindex: "0" }, answer.mermaid)));
+    fill(
+      picture,
+      h("img", {
+        src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(answer.svg)}`,
+        alt: `Diagram: ${stages(spec)}`,
+      }),
+      h(
+        "details",
+        { class: "plain" },
+        h("summary", {}, "As Mermaid text"),
+        h("pre", { tabindex: "0" }, answer.mermaid),
+      ),
+    );
   }
 
   async function show(within) {
@@ -159,29 +222,66 @@ export async function edit(root, { name, known, found, signal }) {
       const answer = await ask("/pipelines/preview", { body: { spec, question }, signal: within });
       const lead = answer.items.length ? (await systemOf(null))?.name : null;
       preview.classList.remove("stale");
-      fill(preview, answer.items.length ? h("ol", {}, answer.items.map(row)) : h("p", { class: "soft" }, "An empty list: nothing passes all of this."));
+      fill(
+        preview,
+        answer.items.length
+          ? h("ol", {}, answer.items.map(row))
+          : h("p", { class: "soft" }, "An empty list: nothing passes all of this."),
+      );
       if (lead) {
-        itemsOf(answer.items.map((one) => one.item), lead, within).then((all) => {
-          for (const li of preview.querySelectorAll("li[data-item]")) dress(li.querySelector(".cover"), all.get(li.dataset.item)?.columns ?? {});
-        }, () => {});
+        itemsOf(
+          answer.items.map((one) => one.item),
+          lead,
+          within,
+        ).then(
+          (all) => {
+            for (const li of preview.querySelectorAll("li[data-item]"))
+              dress(li.querySelector(".cover"), all.get(li.dataset.item)?.columns ?? {});
+          },
+          () => {},
+        );
       }
     } catch (problem) {
       if (!dropped(problem)) fill(preview, notice("No list", problem.message));
     }
   }
 
-  const row = (one) => h("li", { "data-item": one.item }, h("span", { class: "rank" }, one.rank), cover(String(one.item)),
-    h("span", { class: "what" }, h("a", { href: link("item", personParams(who), one.item) }, titleOf(one)), one.reason ? h("span", { class: "soft" }, short(one.reason.text, 90)) : null));
+  const row = (one) =>
+    h(
+      "li",
+      { "data-item": one.item },
+      h("span", { class: "rank" }, one.rank),
+      cover(String(one.item)),
+      h(
+        "span",
+        { class: "what" },
+        h("a", { href: link("item", personParams(who), one.item) }, titleOf(one)),
+        one.reason ? h("span", { class: "soft" }, short(one.reason.text, 90)) : null,
+      ),
+    );
 
   let field = null;
   async function named() {
     const system = await systemOf(null);
     if (system === null || who === null) return;
     if (field === null) {
-      field = userField(() => system, (user) => { who = { user }; check(); }, who.user ?? "");
+      field = userField(
+        () => system,
+        (user) => {
+          who = { user };
+          check();
+        },
+        who.user ?? "",
+      );
       const label = h("p", { class: "soft small" });
       fill(forWhom, field.node, label);
-      if (who.user === undefined) nameOf(who, system, signal).then((text) => { label.textContent = `For ${text}.`; }, () => {});
+      if (who.user === undefined)
+        nameOf(who, system, signal).then(
+          (text) => {
+            label.textContent = `For ${text}.`;
+          },
+          () => {},
+        );
     } else if (who.user !== undefined) {
       field.input.value = who.user;
       forWhom.lastChild.textContent = "";
@@ -191,9 +291,23 @@ export async function edit(root, { name, known, found, signal }) {
   async function store() {
     save.disabled = true;
     try {
-      if (!sound) { await check(); if (!sound) { toast("It does not fit together yet."); return; } }
+      if (!sound) {
+        await check();
+        if (!sound) {
+          toast("It does not fit together yet.");
+          return;
+        }
+      }
       const taken = spec.name !== known?.name && (await systems()).systems.some((one) => one.name === spec.name);
-      if (taken && !await confirmed(`Replace ${spec.name}?`, "Something is served under this name. It can be had back by a rollback.", "Replace it")) return;
+      if (
+        taken &&
+        !(await confirmed(
+          `Replace ${spec.name}?`,
+          "Something is served under this name. It can be had back by a rollback.",
+          "Replace it",
+        ))
+      )
+        return;
       const answer = await ask("/admin/pipelines", { body: { spec }, signal, admin: true });
       sessionStorage.removeItem(DRAFT + name);
       await systems({ anew: true });
@@ -208,7 +322,11 @@ export async function edit(root, { name, known, found, signal }) {
 
   revert.hidden = kept === null;
   const lead = await systemOf(null).catch(() => null);
-  if (lead) columns = await columnsOf(lead).then((all) => all.map((one) => one.name), () => Object.keys(lead.columns).filter((one) => one !== "item"));
+  if (lead)
+    columns = await columnsOf(lead).then(
+      (all) => all.map((one) => one.name),
+      () => Object.keys(lead.columns).filter((one) => one !== "item"),
+    );
   if (signal.aborted) return {};
   anew();
   return {};
@@ -218,4 +336,3 @@ function freeName({ pipelines, shelf }) {
   const taken = new Set([...pipelines.map((one) => one.name), ...shelf]);
   for (let n = 1; ; n += 1) if (!taken.has(`pipeline-${n}`)) return `pipeline-${n}`;
 }
-

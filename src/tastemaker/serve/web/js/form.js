@@ -1,11 +1,9 @@
 // A form from a JSON schema: groups, lists of cards that can be reordered, variants, and plain controls with their help.
 
-import { button, field, fill, h, menu, say, tick, unique } from "./dom.js";
-import { number, short, worded } from "./format.js";
+import { control, lines, noted } from "./controls.js";
+import { button, field, fill, h, menu, say, unique } from "./dom.js";
+import { short, worded } from "./format.js";
 import { fresh, resolved, shape, simple } from "./schema.js";
-
-const LONG = 300; // letters that a text may have, from which its field is a wide one
-const SLIDER = 1; // ranges up to this wide are drawn as sliders
 
 /**
  * A form that edits `value` in place.
@@ -17,7 +15,10 @@ export function form({ schema, value, changed, suggest = () => [] }) {
   const places = new Map(); // path -> {control, note}
   const ctx = { root: schema, changed, suggest, places, lists: new Map() };
   const node = h("div", { class: "form" });
-  const draw = () => { places.clear(); fill(node, properties(ctx, resolved(schema, schema), value, "")); };
+  const draw = () => {
+    places.clear();
+    fill(node, properties(ctx, resolved(schema, schema), value, ""));
+  };
   draw();
 
   /** Show faults [{where: "a.0.b", what, hint}] beside what they are about; returns those that have no place here. */
@@ -49,16 +50,9 @@ export function form({ schema, value, changed, suggest = () => [] }) {
 const under = (path, key) => (path ? `${path}.${key}` : String(key));
 
 function properties(ctx, schema, owner, path) {
-  return Object.entries(schema.properties).map(([key, one]) => part(ctx, one, owner, key, under(path, key), schema.required?.includes(key)));
-}
-
-/** Give a field its value; one that is as it would be anyway is left out. */
-function assign(ctx, owner, key, value, schema, required = false) {
-  const plain = "default" in schema && JSON.stringify(value) === JSON.stringify(schema.default);
-  const empty = value === null || value === "" || value === undefined;
-  if ((plain || empty) && !required) delete owner[key];
-  else owner[key] = value;
-  ctx.changed();
+  return Object.entries(schema.properties).map(([key, one]) =>
+    part(ctx, one, owner, key, under(path, key), schema.required?.includes(key)),
+  );
 }
 
 /** One property, whatever it is. */
@@ -70,37 +64,50 @@ function part(ctx, given, owner, key, path, required = false) {
   const head = unique("group");
   const help = found.schema.description ? h("p", { class: "help" }, short(found.schema.description, 200)) : null;
   const body = h("div", {});
-  const node = h("section", { class: "group", "aria-labelledby": head }, h("h2", { id: head, tabindex: "-1" }, worded(key)), help, body);
+  const node = h(
+    "section",
+    { class: "group", "aria-labelledby": head },
+    h("h2", { id: head, tabindex: "-1" }, worded(key)),
+    help,
+    body,
+  );
   const drawers = { array: list, map: mapping, union: variant, object: group };
   const draw = () => {
     if (found.nullable && (owner[key] === undefined || owner[key] === null)) {
-      fill(body, button(`Add ${worded(key).toLowerCase()}`, () => {
-        owner[key] = fresh(given, ctx.root, ctx.suggest, key);
-        ctx.changed();
-        draw();
-        node.querySelector("h2").focus();
-      }, { drawing: "add", kind: "quiet" }));
+      fill(
+        body,
+        button(
+          `Add ${worded(key).toLowerCase()}`,
+          () => {
+            owner[key] = fresh(given, ctx.root, ctx.suggest, key);
+            ctx.changed();
+            draw();
+            node.querySelector("h2").focus();
+          },
+          { drawing: "add", kind: "quiet" },
+        ),
+      );
       return;
     }
-    fill(body, drawers[found.kind](ctx, found, owner, key, path),
-      found.nullable ? button(`Remove ${worded(key).toLowerCase()}`, () => {
-        delete owner[key];
-        ctx.changed();
-        draw();
-        node.querySelector("button")?.focus();
-      }, { drawing: "remove", kind: "quiet" }) : null);
+    fill(
+      body,
+      drawers[found.kind](ctx, found, owner, key, path),
+      found.nullable
+        ? button(
+            `Remove ${worded(key).toLowerCase()}`,
+            () => {
+              delete owner[key];
+              ctx.changed();
+              draw();
+              node.querySelector("button")?.focus();
+            },
+            { drawing: "remove", kind: "quiet" },
+          )
+        : null,
+    );
   };
   noted(ctx, path, node.querySelector("h2"), node);
   draw();
-  return node;
-}
-
-/** A place beside a control for what is wrong with it. */
-function noted(ctx, path, control, node) {
-  const note = h("p", { class: "fault bad", id: unique("fault"), hidden: true });
-  control.setAttribute("aria-describedby", [control.getAttribute("aria-describedby"), note.id].filter(Boolean).join(" "));
-  node.append(note);
-  ctx.places.set(path, { control, note });
   return node;
 }
 
@@ -122,11 +129,15 @@ function variant(ctx, found, owner, key, path) {
     fill(body, properties(ctx, one.schema, owner[key], path));
   };
   const about = h("small", { class: "help" });
-  const choice = menu(variants.map((one) => [one.value, worded(one.name, true)]), now()[tag], (value) => {
-    owner[key] = fresh(variants.find((one) => one.value === value).schema, ctx.root, ctx.suggest, key);
-    ctx.changed();
-    draw();
-  });
+  const choice = menu(
+    variants.map((one) => [one.value, worded(one.name, true)]),
+    now()[tag],
+    (value) => {
+      owner[key] = fresh(variants.find((one) => one.value === value).schema, ctx.root, ctx.suggest, key);
+      ctx.changed();
+      draw();
+    },
+  );
   const node = h("div", { class: "variant" }, h("div", {}, field("Kind", choice), about), body);
   draw();
   return node;
@@ -155,7 +166,10 @@ function list(ctx, found, owner, key, path) {
     put(elements);
     draw();
     const card = cards.children[to];
-    (card.querySelector(to > from ? "[data-move=down]:not(:disabled)" : "[data-move=up]:not(:disabled)") ?? card.querySelector("[data-move]:not(:disabled)"))?.focus();
+    (
+      card.querySelector(to > from ? "[data-move=down]:not(:disabled)" : "[data-move=up]:not(:disabled)") ??
+      card.querySelector("[data-move]:not(:disabled)")
+    )?.focus();
     say(`${named(moved)} is at place ${to + 1} of ${elements.length}.`);
   }
 
@@ -163,7 +177,10 @@ function list(ctx, found, owner, key, path) {
     const gone = all()[at];
     put(all().filter((_, place) => place !== at));
     draw();
-    (cards.children[Math.min(at, cards.children.length - 1)]?.querySelector("[data-move=remove]") ?? foot.querySelector("button"))?.focus();
+    (
+      cards.children[Math.min(at, cards.children.length - 1)]?.querySelector("[data-move=remove]") ??
+      foot.querySelector("button")
+    )?.focus();
     say(`${named(gone)} is removed.`);
   }
 
@@ -174,43 +191,102 @@ function list(ctx, found, owner, key, path) {
   }
 
   function card(one, at, n) {
-    const variant = items.kind === "union" ? items.variants.find((each) => each.value === one[items.tag]) ?? items.variants[0] : null;
+    const variant =
+      items.kind === "union"
+        ? (items.variants.find((each) => each.value === one[items.tag]) ?? items.variants[0])
+        : null;
     const { schema, about } = variant ?? { schema: items.schema, about: "" };
     const name = `${named(one)} ${at + 1}`;
-    const act = (label, drawing, to, off, kind) => button(`${label} ${name}`, to, { drawing, alone: true, kind: "round", disabled: off, "data-move": kind });
-    const title = h("h3", { tabindex: "-1" }, variant ? worded(variant.name, true) : `${at + 1}. ${one.system ?? worded(key)}`);
-    const node = h("li", { class: "stage", on: {
-      dragover: (event) => { if (ctx.dragged?.list === cards) event.preventDefault(); },
-      drop: (event) => { if (ctx.dragged?.list === cards) { event.preventDefault(); move(ctx.dragged.at, at); } },
-    } },
-    h("div", { class: "stage-head", draggable: n > 1 ? "true" : null, on: {
-      dragstart: (event) => { ctx.dragged = { list: cards, at }; event.dataTransfer.effectAllowed = "move"; event.dataTransfer.setData("text/plain", name); },
-      dragend: () => { ctx.dragged = null; },
-    } },
-    h("div", {}, title, about ? h("small", { class: "help" }, about) : null),
-    h("div", { class: "stage-acts" },
-      act("Move up", "up", () => move(at, at - 1), at === 0, "up"), act("Move down", "down", () => move(at, at + 1), at === n - 1, "down"),
-      act("Remove", "remove", () => remove(at), n <= minItems, "remove"))),
-    h("div", { class: "fields" }, properties(ctx, schema, one, under(path, at))));
+    const act = (label, drawing, to, off, kind) =>
+      button(`${label} ${name}`, to, { drawing, alone: true, kind: "round", disabled: off, "data-move": kind });
+    const title = h(
+      "h3",
+      { tabindex: "-1" },
+      variant ? worded(variant.name, true) : `${at + 1}. ${one.system ?? worded(key)}`,
+    );
+    const node = h(
+      "li",
+      {
+        class: "stage",
+        on: {
+          dragover: (event) => {
+            if (ctx.dragged?.list === cards) event.preventDefault();
+          },
+          drop: (event) => {
+            if (ctx.dragged?.list === cards) {
+              event.preventDefault();
+              move(ctx.dragged.at, at);
+            }
+          },
+        },
+      },
+      h(
+        "div",
+        {
+          class: "stage-head",
+          draggable: n > 1 ? "true" : null,
+          on: {
+            dragstart: (event) => {
+              ctx.dragged = { list: cards, at };
+              event.dataTransfer.effectAllowed = "move";
+              event.dataTransfer.setData("text/plain", name);
+            },
+            dragend: () => {
+              ctx.dragged = null;
+            },
+          },
+        },
+        h("div", {}, title, about ? h("small", { class: "help" }, about) : null),
+        h(
+          "div",
+          { class: "stage-acts" },
+          act("Move up", "up", () => move(at, at - 1), at === 0, "up"),
+          act("Move down", "down", () => move(at, at + 1), at === n - 1, "down"),
+          act("Remove", "remove", () => remove(at), n <= minItems, "remove"),
+        ),
+      ),
+      h("div", { class: "fields" }, properties(ctx, schema, one, under(path, at))),
+    );
     return noted(ctx, under(path, at), title, node);
   }
 
   function draw() {
     for (const known of ctx.places.keys()) if (known.startsWith(`${path}.`)) ctx.places.delete(known);
     const elements = all();
-    fill(cards, elements.map((one, at) => card(one, at, elements.length)));
+    fill(
+      cards,
+      elements.map((one, at) => card(one, at, elements.length)),
+    );
     cards.hidden = !elements.length;
     if (elements.length >= maxItems) {
       fill(foot, h("p", { class: "help" }, `At most ${maxItems}.`));
     } else if (items.kind === "union") {
       let chosen = items.variants[0];
-      const pick = menu(items.variants.map((one) => [one.value, `${worded(one.name, true)}: ${short(one.about, 60)}`]), chosen.value,
-        (value) => { chosen = items.variants.find((one) => one.value === value); }, { "aria-label": `What to add to ${worded(key).toLowerCase()}` });
-      fill(foot, pick, button("Add", () => add(fresh(chosen.schema, ctx.root, ctx.suggest, key)), { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
+      const pick = menu(
+        items.variants.map((one) => [one.value, `${worded(one.name, true)}: ${short(one.about, 60)}`]),
+        chosen.value,
+        (value) => {
+          chosen = items.variants.find((one) => one.value === value);
+        },
+        { "aria-label": `What to add to ${worded(key).toLowerCase()}` },
+      );
+      fill(
+        foot,
+        pick,
+        button("Add", () => add(fresh(chosen.schema, ctx.root, ctx.suggest, key)), {
+          drawing: "add",
+          "aria-label": `Add to ${worded(key).toLowerCase()}`,
+        }),
+      );
     } else {
       const unused = (name) => ctx.suggest(name).filter((text) => !all().some((one) => one[name] === text));
-      fill(foot, button("Add", () => add(fresh(items.schema, ctx.root, unused, key)),
-        { drawing: "add", "aria-label": `Add to ${worded(key).toLowerCase()}` }));
+      fill(
+        foot,
+        button("Add", () => add(fresh(items.schema, ctx.root, unused, key)), {
+          drawing: "add",
+          "aria-label": `Add to ${worded(key).toLowerCase()}`,
+        }),
+      );
     }
   }
   draw();
@@ -221,93 +297,68 @@ function list(ctx, found, owner, key, path) {
 function mapping(ctx, found, owner, key, path) {
   const rows = h("div", { class: "pairs" });
   const all = () => owner[key] ?? {};
-  const put = (whole) => { owner[key] = whole; if (!Object.keys(whole).length) delete owner[key]; ctx.changed(); };
-  const fresher = (to) => Object.fromEntries(Object.entries(all()).map(([name, value]) => [name === to.from ? to.name : name, value]));
+  const put = (whole) => {
+    owner[key] = whole;
+    if (!Object.keys(whole).length) delete owner[key];
+    ctx.changed();
+  };
+  const fresher = (to) =>
+    Object.fromEntries(Object.entries(all()).map(([name, value]) => [name === to.from ? to.name : name, value]));
   function draw() {
-    fill(rows, Object.keys(all()).map((name) => {
-      const label = h("input", { type: "text", value: name, "aria-label": `Name in ${worded(key).toLowerCase()}`, on: { change: () => {
-        if (label.value && !(label.value in all())) { put(fresher({ from: name, name: label.value })); draw(); } else label.value = name;
-      } } });
-      const inner = part(ctx, { ...resolved(found.values, ctx.root), title: name }, owner[key], name, under(path, name), true);
-      return h("div", { class: "pair-row" }, label, inner, button(`Remove ${name}`, () => { const { [name]: gone, ...rest } = all(); put(rest); draw(); foot.focus(); },
-        { drawing: "remove", alone: true, kind: "round" }));
-    }));
+    fill(
+      rows,
+      Object.keys(all()).map((name) => {
+        const label = h("input", {
+          type: "text",
+          value: name,
+          "aria-label": `Name in ${worded(key).toLowerCase()}`,
+          on: {
+            change: () => {
+              if (label.value && !(label.value in all())) {
+                put(fresher({ from: name, name: label.value }));
+                draw();
+              } else label.value = name;
+            },
+          },
+        });
+        const inner = part(
+          ctx,
+          { ...resolved(found.values, ctx.root), title: name },
+          owner[key],
+          name,
+          under(path, name),
+          true,
+        );
+        return h(
+          "div",
+          { class: "pair-row" },
+          label,
+          inner,
+          button(
+            `Remove ${name}`,
+            () => {
+              const { [name]: gone, ...rest } = all();
+              put(rest);
+              draw();
+              foot.focus();
+            },
+            { drawing: "remove", alone: true, kind: "round" },
+          ),
+        );
+      }),
+    );
   }
-  const foot = button("Add", () => {
-    let name = "name";
-    for (let n = 2; name in all(); n += 1) name = `name-${n}`;
-    put({ ...all(), [name]: fresh(found.values, ctx.root, ctx.suggest, key) });
-    draw();
-    rows.lastChild.querySelector("input").select();
-  }, { drawing: "add", kind: "quiet", "aria-label": `Add to ${worded(key).toLowerCase()}` });
+  const foot = button(
+    "Add",
+    () => {
+      let name = "name";
+      for (let n = 2; name in all(); n += 1) name = `name-${n}`;
+      put({ ...all(), [name]: fresh(found.values, ctx.root, ctx.suggest, key) });
+      draw();
+      rows.lastChild.querySelector("input").select();
+    },
+    { drawing: "add", kind: "quiet", "aria-label": `Add to ${worded(key).toLowerCase()}` },
+  );
   draw();
   return h("div", {}, rows, foot);
-}
-
-// -- plain controls
-
-function control(ctx, found, owner, key, path, required) {
-  const { schema } = found;
-  const label = worded(schema.title && schema.title.toLowerCase() !== key ? schema.title : key);
-  const set = (value) => assign(ctx, owner, key, value, schema, required);
-  const value = owner[key] ?? (found.nullable ? null : schema.default);
-  const help = short(schema.description ?? "", 180);
-  if (found.kind === "flag") {
-    const node = tick(label, Boolean(value), set, help);
-    return noted(ctx, path, node.querySelector("input"), node);
-  }
-  if (found.kind === "choice") return made(ctx, path, label, menu(found.options.map((one) => [one, String(one)]), value, set), help);
-  if (found.kind === "number") return amount(ctx, schema, value, set, path, label, help, found.nullable);
-  if (found.kind === "json") return made(ctx, path, label, json(value, set), help || "A JSON value.");
-  const input = h("input", { type: "text", value: value ?? "", spellcheck: "false", maxlength: schema.maxLength, list: null, required,
-    placeholder: schema.default ? String(schema.default) : null });
-  input.addEventListener("input", () => set(input.value));
-  const likely = ctx.suggest(key);
-  const node = made(ctx, path, label, input, help);
-  if (schema.maxLength >= LONG) node.classList.add("long");
-  if (likely.length) {
-    const options = h("datalist", { id: unique("likely") }, likely.map((one) => h("option", { value: one })));
-    input.setAttribute("list", options.id);
-    node.append(options);
-  }
-  return node;
-}
-
-const made = (ctx, path, label, input, help) => noted(ctx, path, input, field(label, input, help || null));
-
-function amount(ctx, schema, value, set, path, label, help, nullable) {
-  const [low, high] = [schema.minimum ?? schema.exclusiveMinimum, schema.maximum ?? schema.exclusiveMaximum];
-  const whole = schema.type === "integer";
-  if (!whole && Number.isFinite(low) && Number.isFinite(high) && high - low <= SLIDER && !nullable) {
-    const input = h("input", { type: "range", min: low, max: high, step: (high - low) / 100, value: value ?? low });
-    const shown = h("output", {}, number(Number(input.value)));
-    input.addEventListener("input", () => { shown.textContent = number(Number(input.value)); set(Number(Number(input.value).toFixed(6))); });
-    const node = made(ctx, path, label, input, help);
-    input.after(shown);
-    node.classList.add("slider");
-    return node;
-  }
-  const input = h("input", { type: "number", min: low, max: high, step: whole ? 1 : "any", value: value ?? "", inputmode: whole ? "numeric" : "decimal" });
-  input.addEventListener("input", () => set(input.value === "" ? null : Number(input.value)));
-  return made(ctx, path, label, input, help);
-}
-
-/** A list of texts, one a line. */
-function lines(ctx, found, owner, key, path) {
-  const numbers = ["number", "integer"].includes(resolved(found.items, ctx.root).type);
-  const area = h("textarea", { rows: 3, spellcheck: "false", value: (owner[key] ?? []).join("\n") });
-  area.addEventListener("input", () => {
-    const texts = area.value.split("\n").map((one) => one.trim()).filter(Boolean);
-    assign(ctx, owner, key, numbers ? texts.map(Number) : texts, found.schema, Boolean(found.schema.minItems));
-  });
-  const likely = ctx.suggest(key);
-  return made(ctx, path, worded(key), area, `${found.schema.description ?? ""} One a line.${likely.length ? ` There are: ${short(likely.join(", "), 120)}.` : ""}`.trim());
-}
-
-function json(value, set) {
-  const input = h("input", { type: "text", spellcheck: "false", value: value === undefined ? "" : JSON.stringify(value) });
-  input.addEventListener("input", () => {
-    try { set(JSON.parse(input.value)); } catch { set(input.value); }
-  });
-  return input;
 }

@@ -22,7 +22,7 @@ export function figure(value) {
 export const metric = (value) => (Number.isFinite(value) ? value.toFixed(4) : "–");
 
 export const signed = (value, digits = 4) =>
-  (Number.isFinite(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}` : "–");
+  Number.isFinite(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}` : "–";
 
 export const percent = (share) => (Number.isFinite(share) ? `${Math.round(100 * share)}%` : "–");
 
@@ -39,7 +39,10 @@ export function clock(time) {
   if (Number.isNaN(at.getTime())) return "–";
   const today = at.toDateString() === new Date().toDateString();
   const hours = { hour: "2-digit", minute: "2-digit" };
-  return at.toLocaleString(undefined, today ? { ...hours, second: "2-digit" } : { month: "short", day: "numeric", ...hours });
+  return at.toLocaleString(
+    undefined,
+    today ? { ...hours, second: "2-digit" } : { month: "short", day: "numeric", ...hours },
+  );
 }
 
 /** "just now", "5 min ago". */
@@ -64,7 +67,11 @@ export function listed(names, most = 3) {
 /** A column's or a field's name as words: "release_year" is "Release year"; with `letters`, "MMR" stays as it is. */
 export function worded(name, letters = false) {
   if (letters && /^[A-Z]{2,5}$/.test(name)) return name;
-  const text = String(name).replace(/[_.-]+/g, " ").replace(/([a-z])([A-Z])/g, "$1 $2").trim().toLowerCase();
+  const text = String(name)
+    .replace(/[_.-]+/g, " ")
+    .replace(/([a-z])([A-Z])/g, "$1 $2")
+    .trim()
+    .toLowerCase();
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
@@ -78,7 +85,8 @@ export function cell(name, value) {
   if (Array.isArray(value)) return value.length && value.length <= 24 ? value.map(String).join(", ") : null;
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value !== "number") return String(value);
-  if (TIME.test(name) && value > 1e14) return new Date(value / 1000).toLocaleDateString(undefined, { dateStyle: "medium" });
+  if (TIME.test(name) && value > 1e14)
+    return new Date(value / 1000).toLocaleDateString(undefined, { dateStyle: "medium" });
   if (YEAR.test(name) && Number.isInteger(value)) return years.format(value);
   if (/price|cost/i.test(name)) return value.toFixed(2);
   return LENGTH.test(name) ? `${plain.format(value)} min` : plain.format(value);
@@ -88,7 +96,9 @@ const PICTURE = /^(image|picture|poster|cover|thumbnail|photo)(_?(url|link|uri))
 
 /** Address of an item's own picture: an https address in a column that is named for it. */
 export function pictureOf(columns) {
-  const found = Object.entries(columns).find(([name, value]) => PICTURE.test(name) && /^https:\/\//.test(String(value)));
+  const found = Object.entries(columns).find(
+    ([name, value]) => PICTURE.test(name) && /^https:\/\//.test(String(value)),
+  );
   return found ? String(found[1]) : null;
 }
 
@@ -98,12 +108,18 @@ export function facts(columns) {
   const lists = names.filter((name) => Array.isArray(columns[name]) && typeof columns[name][0] === "string");
   const kinds = names.find((name) => /genre|categor|tags?$|kind/i.test(name)) ?? lists[0];
   const wanted = [names.find((name) => YEAR.test(name)), kinds, names.find((name) => /price|cost/i.test(name))];
-  return wanted.filter((name) => name && columns[name] !== null).map((name) => {
-    const value = columns[name];
-    return Array.isArray(value) ? value.slice(0, 3).join(", ") : cell(name, value);
-  }).filter(Boolean).map((text) => short(text, 48));
+  return wanted
+    .filter((name) => name && columns[name] !== null)
+    .map((name) => {
+      const value = columns[name];
+      return Array.isArray(value) ? value.slice(0, 3).join(", ") : cell(name, value);
+    })
+    .filter(Boolean)
+    .map((text) => short(text, 48));
 }
 
 /** The column with a long text about the item, if there is one. */
-export const aboutOf = (columns) => ["description", "summary", "overview", "plot", "about"]
-  .find((name) => typeof columns[name] === "string" && columns[name]);
+export const aboutOf = (columns) =>
+  ["description", "summary", "overview", "plot", "about"].find(
+    (name) => typeof columns[name] === "string" && columns[name],
+  );

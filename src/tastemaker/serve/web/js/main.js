@@ -32,7 +32,16 @@ const places = new Map(); // address -> how far down it was read
 let now = null; // {view, id, opened, left, hash}
 let clicked = false; // a link was followed, and not "back"
 
-addEventListener("click", () => { clicked = true; setTimeout(() => { clicked = false; }, 300); }, true);
+addEventListener(
+  "click",
+  () => {
+    clicked = true;
+    setTimeout(() => {
+      clicked = false;
+    }, 300);
+  },
+  true,
+);
 addEventListener("hashchange", show);
 addEventListener("person", () => follow(now?.route));
 history.scrollRestoration = "manual";
@@ -73,8 +82,12 @@ async function show() {
     mine.opened = await view.open(root, route, left.signal);
   } catch (problem) {
     if (left.signal.aborted || dropped(problem)) return;
-    fill(root, h("h1", { class: "sr", tabindex: "-1" }, problem.title ?? "That did not work"),
-      trouble(problem, problem.absent ? null : show), problem.absent && h("p", { class: "center" }, h("a", { href: link("try") }, "To the lists")));
+    fill(
+      root,
+      h("h1", { class: "sr", tabindex: "-1" }, problem.title ?? "That did not work"),
+      trouble(problem, problem.absent ? null : show),
+      problem.absent && h("p", { class: "center" }, h("a", { href: link("try") }, "To the lists")),
+    );
     if (!problem.title) console.error(problem);
     now = null;
     return;
@@ -82,7 +95,7 @@ async function show() {
     if (now === mine || now === null) root.removeAttribute("aria-busy");
   }
   if (now !== mine) return;
-  scrollTo(0, back ? places.get(location.hash) ?? 0 : 0);
+  scrollTo(0, back ? (places.get(location.hash) ?? 0) : 0);
   if (!first) root.querySelector("h1")?.focus({ preventScroll: true });
 }
 
@@ -100,7 +113,8 @@ function follow(route) {
     const here = route && VIEWS[route.view]?.menu === view;
     if (here) node.setAttribute("aria-current", route.view === view ? "page" : "true");
     else node.removeAttribute("aria-current");
-    node.href = view === "try" ? link("try", { system, ...who }) : view === "compare" ? link("compare", who) : link(view);
+    node.href =
+      view === "try" ? link("try", { system, ...who }) : view === "compare" ? link("compare", who) : link(view);
   }
 }
 

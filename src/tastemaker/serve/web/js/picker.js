@@ -16,12 +16,24 @@ import { count } from "./format.js";
 export function picker({ label, find, choose, placeholder = "", value = "", keep = true, hidden = false }) {
   const ids = { input: unique("find"), list: unique("found") };
   const input = h("input", {
-    id: ids.input, type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", placeholder, value,
-    "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": ids.list,
+    id: ids.input,
+    type: "text",
+    role: "combobox",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder,
+    value,
+    "aria-autocomplete": "list",
+    "aria-expanded": "false",
+    "aria-controls": ids.list,
   });
   const list = h("ul", { id: ids.list, role: "listbox", "aria-label": label, class: "found", hidden: true });
-  const node = h("div", { class: "field picker" },
-    h("label", { for: ids.input, class: hidden ? "sr" : null }, label), h("div", { class: "over" }, input, list));
+  const node = h(
+    "div",
+    { class: "field picker" },
+    h("label", { for: ids.input, class: hidden ? "sr" : null }, label),
+    h("div", { class: "over" }, input, list),
+  );
   let options = [];
   let active = -1;
   let waiting = null;
@@ -66,33 +78,57 @@ export function picker({ label, find, choose, placeholder = "", value = "", keep
     options = found.options;
     list.replaceChildren(...options.map((option, place) => row(option, place)));
     if (!options.length) {
-      list.append(h("li", { class: "none", role: "option", "aria-disabled": "true" }, found.fault ?? "Nothing has these letters"));
+      list.append(
+        h("li", { class: "none", role: "option", "aria-disabled": "true" }, found.fault ?? "Nothing has these letters"),
+      );
     } else if (found.total > options.length) {
-      list.append(h("li", { class: "none", role: "option", "aria-disabled": "true" },
-        `${count(found.total - options.length, "more", "more")}: type on to narrow it down`));
+      list.append(
+        h(
+          "li",
+          { class: "none", role: "option", "aria-disabled": "true" },
+          `${count(found.total - options.length, "more", "more")}: type on to narrow it down`,
+        ),
+      );
     }
     show(true);
     say(found.fault ?? count(found.total, "result"));
   }
 
   function row(option, place) {
-    return h("li", { id: `${ids.list}-${place}`, role: "option", "aria-selected": "false", on: {
-      pointerdown: (event) => event.preventDefault(), // the field keeps the focus
-      click: () => take(option),
-    } },
-    option.item === undefined ? null : cover(option.item, option.columns),
-    h("span", {}, option.label, option.detail ? h("small", {}, option.detail) : null));
+    return h(
+      "li",
+      {
+        id: `${ids.list}-${place}`,
+        role: "option",
+        "aria-selected": "false",
+        on: {
+          pointerdown: (event) => event.preventDefault(), // the field keeps the focus
+          click: () => take(option),
+        },
+      },
+      option.item === undefined ? null : cover(option.item, option.columns),
+      h("span", {}, option.label, option.detail ? h("small", {}, option.detail) : null),
+    );
   }
 
   const later = settled(look, 160);
   input.addEventListener("input", later);
-  input.addEventListener("focus", () => { input.select(); look(); });
-  input.addEventListener("blur", () => { waiting?.abort(); show(false); });
+  input.addEventListener("focus", () => {
+    input.select();
+    look();
+  });
+  input.addEventListener("blur", () => {
+    waiting?.abort();
+    show(false);
+  });
   input.addEventListener("keydown", (event) => {
     const moves = { ArrowDown: 1, ArrowUp: -1 };
     if (event.key in moves) {
       event.preventDefault();
-      if (list.hidden) { look(); return; }
+      if (list.hidden) {
+        look();
+        return;
+      }
       if (options.length) mark((active + moves[event.key] + options.length) % options.length);
     } else if (event.key === "Enter" && !list.hidden && options.length) {
       event.preventDefault();

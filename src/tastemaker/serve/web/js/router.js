@@ -8,7 +8,11 @@ export function parse(hash = location.hash) {
 }
 
 function decoded(text) {
-  try { return decodeURIComponent(text); } catch { return text; }
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** An address; parameters that are empty are left out. */

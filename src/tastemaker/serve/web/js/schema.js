@@ -3,7 +3,10 @@
 /** A schema with its reference followed; what stands beside the reference holds too. */
 export function resolved(schema, root) {
   if (!schema?.$ref) return schema ?? {};
-  const found = schema.$ref.replace(/^#\//, "").split("/").reduce((node, step) => node?.[step.replaceAll("~1", "/").replaceAll("~0", "~")], root);
+  const found = schema.$ref
+    .replace(/^#\//, "")
+    .split("/")
+    .reduce((node, step) => node?.[step.replaceAll("~1", "/").replaceAll("~0", "~")], root);
   const { $ref, ...beside } = schema;
   return { ...resolved(found, root), ...beside };
 }
@@ -23,12 +26,23 @@ export function shape(given, root) {
   if (options.length) {
     const some = options.filter((one) => !isNull(one));
     const nullable = some.length < options.length;
-    const about = Object.fromEntries(["description", "default", "title"].filter((key) => key in schema).map((key) => [key, schema[key]]));
+    const about = Object.fromEntries(
+      ["description", "default", "title"].filter((key) => key in schema).map((key) => [key, schema[key]]),
+    );
     if (some.length === 1) return { ...shape({ ...some[0], ...about }, root), nullable };
     if (some.every((one) => scalar.has(one.type))) return { kind: "text", schema: { ...some[0], ...about }, nullable };
-    const tag = schema.discriminator?.propertyName ?? Object.keys(some[0].properties ?? {}).find((name) => some.every((one) => "const" in (one.properties?.[name] ?? {})));
+    const tag =
+      schema.discriminator?.propertyName ??
+      Object.keys(some[0].properties ?? {}).find((name) =>
+        some.every((one) => "const" in (one.properties?.[name] ?? {})),
+      );
     if (!tag) return { kind: "json", schema, nullable };
-    const variants = some.map((one) => ({ value: one.properties[tag].const, name: one.title ?? one.properties[tag].const, about: one.properties[tag].description ?? one.description ?? "", schema: one }));
+    const variants = some.map((one) => ({
+      value: one.properties[tag].const,
+      name: one.title ?? one.properties[tag].const,
+      about: one.properties[tag].description ?? one.description ?? "",
+      schema: one,
+    }));
     return { kind: "union", schema, nullable, tag, variants };
   }
   if ("const" in schema) return { kind: "fixed", schema };
@@ -58,7 +72,8 @@ export function fresh(given, root, suggest = () => [], name = "") {
     return whole;
   }
   if (found.kind === "union") return fresh(found.variants[0].schema, root, suggest, name);
-  if (found.kind === "array") return Array.from({ length: schema.minItems ?? 0 }, () => fresh(found.items, root, suggest, name));
+  if (found.kind === "array")
+    return Array.from({ length: schema.minItems ?? 0 }, () => fresh(found.items, root, suggest, name));
   if (found.kind === "map") return {};
   if ("default" in schema) return structuredClone(schema.default);
   if (found.kind === "choice") return found.options[0];

@@ -19,7 +19,9 @@ let served = null;
 export function systems({ anew = false } = {}) {
   if (anew || served === null) {
     served = ask("/systems");
-    served.catch(() => { served = null; });
+    served.catch(() => {
+      served = null;
+    });
   }
   return served;
 }

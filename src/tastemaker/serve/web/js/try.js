@@ -41,13 +41,28 @@ export async function open(root, route, signal) {
   const place = h("div", { class: "list" });
   const numbers = button("Scores", () => showNumbers(!root.classList.contains("numbers")), { kind: "toggle" });
   const side = panel({
-    all, undo: (one) => act("undo", one), signal,
+    all,
+    undo: (one) => act("undo", one),
+    signal,
     change: (params, how) => go(address(params), how),
-    become: (person) => go(addressOf(person)), address: addressOf,
+    become: (person) => go(addressOf(person)),
+    address: addressOf,
   });
-  fill(root, h("div", { class: "split" },
-    h("div", { class: "answer-head headrow close" }, h("div", {}, head, under), numbers), side.node,
-    h("section", { class: "answer", "aria-labelledby": "answer" }, h("h2", { class: "sr", id: "answer" }, "Recommendations"), place)));
+  fill(
+    root,
+    h(
+      "div",
+      { class: "split" },
+      h("div", { class: "answer-head headrow close" }, h("div", {}, head, under), numbers),
+      side.node,
+      h(
+        "section",
+        { class: "answer", "aria-labelledby": "answer" },
+        h("h2", { class: "sr", id: "answer" }, "Recommendations"),
+        place,
+      ),
+    ),
+  );
   showNumbers(localStorage.getItem("tastemaker-scores") === "yes");
 
   function showNumbers(yes) {
@@ -76,13 +91,26 @@ export async function open(root, route, signal) {
     const system = all.find((one) => one.name === (next.params.get("system") ?? first));
     if (person === null || !system) {
       if (person === null) go(link("pick"), { replace: true });
-      else fill(place, notice("No such system", `Nothing is served as “${next.params.get("system")}”.`, h("a", { href: link("try", personParams(person)) }, "Ask the default system")));
+      else
+        fill(
+          place,
+          notice(
+            "No such system",
+            `Nothing is served as “${next.params.get("system")}”.`,
+            h("a", { href: link("try", personParams(person)) }, "Ask the default system"),
+          ),
+        );
       return;
     }
     now = { route: next, params: next.params, system, person };
     setPerson(person);
     refresh();
-    nameOf(person, system, signal).then((name) => { head.textContent = `For ${name}`; }, () => {});
+    nameOf(person, system, signal).then(
+      (name) => {
+        head.textContent = `For ${name}`;
+      },
+      () => {},
+    );
     const told = pending;
     pending = null;
     await load({ k: told ? rows.length : PAGE, told });
@@ -121,7 +149,10 @@ export async function open(root, route, signal) {
     under.textContent = system.title;
     if (system.needs.includes("text") && !params.get("q")) {
       board.show([]);
-      fill(place, notice("What are you looking for?", `${system.name} answers words: type some into the field “Looking for”.`));
+      fill(
+        place,
+        notice("What are you looking for?", `${system.name} answers words: type some into the field “Looking for”.`),
+      );
       return;
     }
     const before = board.size();
@@ -129,12 +160,16 @@ export async function open(root, route, signal) {
     place.setAttribute("aria-busy", "true");
     try {
       const size = further ? PAGE : Math.min(MOST, Math.max(PAGE, k));
-      const answer = await ask("/recommend", { body: { ...question(), k: size, ...(further ? { cursor: next } : {}) }, signal: within });
+      const answer = await ask("/recommend", {
+        body: { ...question(), k: size, ...(further ? { cursor: next } : {}) },
+        signal: within,
+      });
       if (mine !== now) return;
       const page = answer.items.map((row) => ({ ...row, slate: answer.slate }));
       rows = further ? [...rows, ...page] : page;
       next = answer.next;
-      if (!further || !before) draw(answer); else drawEnd(answer);
+      if (!further || !before) draw(answer);
+      else drawEnd(answer);
       const tally = board.show(rows, { changed: before > 0 && !further });
       if (further) {
         say(`${page.length} more`);
@@ -142,14 +177,28 @@ export async function open(root, route, signal) {
       } else if (told) {
         report(told, tally);
       } else {
-        say(before ? `${rows.length} items from ${system.name}: ${tally.fresh} new, ${tally.moved} moved.` : `${rows.length} items from ${system.name}.`);
+        say(
+          before
+            ? `${rows.length} items from ${system.name}: ${tally.fresh} new, ${tally.moved} moved.`
+            : `${rows.length} items from ${system.name}.`,
+        );
       }
-      itemsOf(rows.map((row) => row.item), system.name, within).then(board.inform, () => {});
+      itemsOf(
+        rows.map((row) => row.item),
+        system.name,
+        within,
+      ).then(board.inform, () => {});
     } catch (problem) {
       if (dropped(problem) || mine !== now) return;
-      if (further && problem.status === 422) { await load(); return; } // the system was renewed: begin again
+      if (further && problem.status === 422) {
+        await load();
+        return;
+      } // the system was renewed: begin again
       board.show([]);
-      fill(place, trouble(problem, () => load({ k })));
+      fill(
+        place,
+        trouble(problem, () => load({ k })),
+      );
     } finally {
       if (mine === now && !within.aborted) place.removeAttribute("aria-busy");
     }
@@ -159,9 +208,16 @@ export async function open(root, route, signal) {
     if (!rows.length) {
       const filtered = setIn(now.params) > 0;
       const cleared = address(Object.fromEntries(Object.keys(filtersOf(now.params)).map((name) => [name, null])));
-      fill(place, notice(filtered ? "Nothing fits all of this" : "The list is empty", filtered
-        ? "No item passes the filters and is new to this person." : `${now.system.name} has nothing to recommend here.`,
-      filtered && button("Clear the filters", () => go(cleared))));
+      fill(
+        place,
+        notice(
+          filtered ? "Nothing fits all of this" : "The list is empty",
+          filtered
+            ? "No item passes the filters and is new to this person."
+            : `${now.system.name} has nothing to recommend here.`,
+          filtered && button("Clear the filters", () => go(cleared)),
+        ),
+      );
       return;
     }
     if (board.node.parentNode !== place) fill(place, board.node);
@@ -172,12 +228,17 @@ export async function open(root, route, signal) {
     while (board.node.nextSibling) board.node.nextSibling.remove();
     const trial = answer.experiment ? `, in the experiment ${answer.experiment} (${answer.arm})` : "";
     place.append(
-      next ? button("Show more", () => load({ further: true }), { kind: "wide" }) : h("p", { class: "soft center" }, "That is all there is."),
-      h("p", { class: "soft small center" }, `Answered by ${answer.system}, fit ${answer.snapshot}${trial}.`));
+      next
+        ? button("Show more", () => load({ further: true }), { kind: "wide" })
+        : h("p", { class: "soft center" }, "That is all there is."),
+      h("p", { class: "soft small center" }, `Answered by ${answer.system}, fit ${answer.snapshot}${trial}.`),
+    );
   }
 
   function report({ kind, row }, tally) {
-    const parts = [tally.fresh && `${tally.fresh} new in the list`, tally.moved && `${tally.moved} moved`].filter(Boolean);
+    const parts = [tally.fresh && `${tally.fresh} new in the list`, tally.moved && `${tally.moved} moved`].filter(
+      Boolean,
+    );
     const text = `${DID[kind]} ${titleOf(row)}: ${parts.length ? listed(parts) : "the list stays as it is"}.`;
     toast(text, kind === "undo" ? null : () => act("undo", row));
   }

@@ -22,7 +22,11 @@ export const findItems = (system) => async (text, signal) => {
   return {
     total: answer.total,
     options: answer.items.map((one) => ({
-      value: one.item, label: titleOf(one), detail: one.title ? String(one.item) : null, item: one.item, columns: one.columns,
+      value: one.item,
+      label: titleOf(one),
+      detail: one.title ? String(one.item) : null,
+      item: one.item,
+      columns: one.columns,
     })),
   };
 };
@@ -35,20 +39,29 @@ export async function someUser(system) {
 
 /** A field to find a user, and a button for chance; `system()` is the one that knows them. */
 export function userField(system, choose, value = "") {
-  const { node, input } = picker({ label: "User", find: (text, signal) => findUsers(system())(text, signal),
-    choose: (option) => choose(String(option.value)), placeholder: "Part of an id", value });
-  const chance = button("Random user", async () => {
-    chance.disabled = true;
-    try {
-      const user = await someUser(system());
-      if (user === null) toast("This system knows no users.");
-      else choose(String(user));
-    } catch (problem) {
-      toast(problem.message);
-    } finally {
-      chance.disabled = false;
-    }
-  }, { drawing: "dice", kind: "soft-button" });
+  const { node, input } = picker({
+    label: "User",
+    find: (text, signal) => findUsers(system())(text, signal),
+    choose: (option) => choose(String(option.value)),
+    placeholder: "Part of an id",
+    value,
+  });
+  const chance = button(
+    "Random user",
+    async () => {
+      chance.disabled = true;
+      try {
+        const user = await someUser(system());
+        if (user === null) toast("This system knows no users.");
+        else choose(String(user));
+      } catch (problem) {
+        toast(problem.message);
+      } finally {
+        chance.disabled = false;
+      }
+    },
+    { drawing: "dice", kind: "soft-button" },
+  );
   return { node: h("div", { class: "who" }, node, chance), input };
 }
 
@@ -56,7 +69,10 @@ export function userField(system, choose, value = "") {
 export async function nameOf(person, system, signal) {
   if (person.user !== undefined) return person.user;
   const found = await itemsOf(person.liked, system.name, signal).catch(() => new Map());
-  return `somebody who likes ${listed(person.liked.map((id) => titleOf(found.get(String(id)) ?? { item: id })), person.liked.length > 2 ? 1 : 2)}`;
+  return `somebody who likes ${listed(
+    person.liked.map((id) => titleOf(found.get(String(id)) ?? { item: id })),
+    person.liked.length > 2 ? 1 : 2,
+  )}`;
 }
 
 /** The items a new person was made of, each with a button that takes it out. */
@@ -64,15 +80,42 @@ export async function made(person, system, address, signal) {
   const found = await itemsOf([...person.liked, ...person.hidden], system.name, signal).catch(() => new Map());
   const called = (id) => titleOf(found.get(String(id)) ?? { item: id });
   const without = (ids, id) => ids.filter((one) => one !== id);
-  const chip = (id, next, words, drawing) => h("li", {},
-    h("span", {}, called(id)),
-    next === null ? null : h("a", { class: "chip-act", href: next, "aria-label": `${words} ${called(id)}`, title: `${words} ${called(id)}` }, drawing));
-  return h("div", { class: "made" },
+  const chip = (id, next, words, drawing) =>
+    h(
+      "li",
+      {},
+      h("span", {}, called(id)),
+      next === null
+        ? null
+        : h(
+            "a",
+            { class: "chip-act", href: next, "aria-label": `${words} ${called(id)}`, title: `${words} ${called(id)}` },
+            drawing,
+          ),
+    );
+  return h(
+    "div",
+    { class: "made" },
     h("p", { class: "label" }, "Likes"),
-    h("ul", { class: "picked" }, person.liked.map((id) => chip(id,
-      address({ ...person, liked: without(person.liked, id) }), "Take out", "×"))),
+    h(
+      "ul",
+      { class: "picked" },
+      person.liked.map((id) => chip(id, address({ ...person, liked: without(person.liked, id) }), "Take out", "×")),
+    ),
     person.hidden.length ? h("p", { class: "label" }, "Does not want") : null,
-    person.hidden.length ? h("ul", { class: "picked" }, person.hidden.map((id) => chip(id,
-      address({ ...person, hidden: without(person.hidden, id) }), "Show again", "×"))) : null,
-    linkButton("Pick more", link("pick", { system: system.name, with: pack(person.liked), without: pack(person.hidden) }), { drawing: "add", kind: "soft-button" }));
+    person.hidden.length
+      ? h(
+          "ul",
+          { class: "picked" },
+          person.hidden.map((id) =>
+            chip(id, address({ ...person, hidden: without(person.hidden, id) }), "Show again", "×"),
+          ),
+        )
+      : null,
+    linkButton(
+      "Pick more",
+      link("pick", { system: system.name, with: pack(person.liked), without: pack(person.hidden) }),
+      { drawing: "add", kind: "soft-button" },
+    ),
+  );
 }
