@@ -317,6 +317,8 @@ def test_the_command(tmp_path: Path, catalogue: Dataset, monkeypatch: pytest.Mon
     assert json.loads((out / "choice.json").read_text())["best"] == "popularity"
     shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
     assert "popularity is the choice" in shown and "tastemaker serve" in shown and "gives up" in shown
-    arguments = found["serves"].replace("ID", str(catalogue.user_ids.series[0])).split()[1:]
-    answer = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    command, bundle = found["serves"].rsplit(" ", 1)
+    assert command == "tastemaker serve"
+    asked = ["recommend", bundle, "--user", str(catalogue.user_ids.series[0]), "--json"]
+    answer = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert len(json.loads(answer.stdout)) == 10

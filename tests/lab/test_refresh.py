@@ -131,15 +131,22 @@ def test_tastes_that_change_are_learnt(renew: Any, fitted: dict[str, Bundle], na
     json.dumps(found.to_json())
 
 
-def test_a_second_renewal_learns_only_from_what_came_since(renew: Any, log: EventLog) -> None:
-    first = renew("ease", chosen(9, 1, dealt_anew, LOG_BEGINS, 20))
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_second_renewal_learns_only_from_what_came_since(
+    renew: Any, log: EventLog, base: Dataset, with_data: bool
+) -> None:
+    """Also where all there is of the data is what the bundle remembers, the log's first part included."""
+    given = {} if with_data else {"base": None}
+    first = renew("ease", chosen(9, 1, dealt_anew, LOG_BEGINS, 20), **given)
     assert first.promoted
-    until = Bundle.load(first.out).about["data"]["until"]
-    again = renew("ease")
+    about = Bundle.load(first.out).about["data"]
+    assert about["events"] == base.n_events + log.count_events()
+    again = renew("ease", **given)
     assert not again.promoted and "0 choices since" in again.reason
+    assert gathered(Bundle.load(first.out), log, given.get("base", base), now=NOW).n_events == about["events"]
     n = log.count_events()
-    more = renew("ease", chosen(14, 2, dealt_anew, LOG_BEGINS + 20 * DAY, 20))
-    assert more.drift.until == until and more.drift.events == log.count_events() - n
+    more = renew("ease", chosen(14, 2, dealt_anew, LOG_BEGINS + 20 * DAY, 20), **given)
+    assert more.drift.until == about["until"] and more.drift.events == log.count_events() - n
     assert more.cut is not None and more.cut > "1970-03-02"
 
 

@@ -169,6 +169,7 @@ class Drift:
     def table(self) -> ConsoleRenderable:
         """What the terminal shows."""
         from rich.console import Group
+        from rich.markup import escape
         from rich.table import Table
 
         drawn = Table(header_style="bold", title_justify="left")
@@ -179,11 +180,12 @@ class Drift:
             row = shift.what, "Jensen-Shannon distance", f"{shift.distance:.4f}", f"{shift.chance:.4f}"
             drawn.add_row(*row, f"{shift.p:.3g}", "drifted" if shift.drifted else "")
         for column in self.columns:
-            row = column.what, "stability index", f"{column.index:.4f}", f"{column.chance:.4f}"
+            row = escape(column.what), "stability index", f"{column.index:.4f}", f"{column.chance:.4f}"
             drawn.add_row(*row, f"{column.p:.3g}", "drifted" if column.drifted else "")
         for what, why in (self.skipped or {}).items():
             drawn.add_row(what, why, "", "", "", "")
-        return Group(self.statement(), drawn) if drawn.row_count else Group(self.statement())
+        said = escape(self.statement())
+        return Group(said, drawn) if drawn.row_count else Group(said)
 
     def __rich__(self) -> ConsoleRenderable:
         return self.table()
@@ -205,10 +207,8 @@ def drift_of(bundle: Bundle, data: Dataset, *, now: int | None = None, draws: in
     choices = data.interactions()
     fresh = choices["time"] > until
     before, since = choices.filter(~fresh), choices.filter(fresh)
-    users, items = (
-        _known(bundle.users, data.user_ids, since["user"]),
-        _known(bundle.items, data.item_ids, since["item"]),
-    )
+    users = _known(bundle.users, data.user_ids, since["user"])
+    items = _known(bundle.items, data.item_ids, since["item"])
     days = None
     if data.time_unit == "us":
         days = max(0.0, ((clock.time_ns() // 1000 if now is None else now) - until) / DAY_US)

@@ -220,16 +220,22 @@ def gathered(
     context: Collection[str] = (),
     now: int | None = None,
 ) -> Dataset:
-    """What a bundle was fitted on, then the events of the log.
+    """What a bundle was fitted on, then the events of the log; arguments as in `refresh`.
 
     Raises:
-        UsageError: the base has no times, or is not what the bundle was fitted on.
+        UsageError: the base has no times, or is not what the bundle was fitted on; without a base, the bundle remembers
+            nothing, or its times are no clock.
     """
     optional("sqlalchemy", extra="serve", why="the event log")
     from tastemaker.serve.export import dataset_of
     from tastemaker.serve.log import open_log
 
     known = base.data if isinstance(base, Split) else remembered(bundle) if base is None else base
+    if base is None and known.time_unit == "step":
+        raise UsageError(
+            f"the times of {known.name} are no clock, so nobody knows which events of the log {bundle.name} remembers",
+            hint="give the dataset that it was fitted on",
+        )
     if not known.has_time:
         raise UsageError(f"{known.name} has no times, so nobody knows what is newer than what")
     for own, theirs in ((bundle.users, known.user_ids), (bundle.items, known.item_ids)):
@@ -240,6 +246,8 @@ def gathered(
             )
     with open_log(log, create=False) if isinstance(log, str | Path) else nullcontext(log) as events:
         data = dataset_of(events, kinds=kinds, context=context, base=known)
+    if base is None:
+        data = data.with_events(_once(data))
     if data.time_unit != "us":
         return data
     late = data.events["time"] > (time.time_ns() // 1000 if now is None else now)
@@ -269,6 +277,14 @@ def remembered(bundle: Bundle) -> Dataset:
     people = bundle.users.series.to_frame("user")
     name = bundle.about.get("data", {}).get("name", bundle.name)
     return Dataset(name, people, bundle.catalogue, events, time_unit=bundle.schema.time_unit)
+
+
+def _once(data: Dataset) -> pl.DataFrame:
+    """Events without choices that are there twice: remembered by a renewed bundle, and in the log it learnt from."""
+    chosen = data.choices()
+    flags = pl.Series("chosen", np.ones(data.n_events, dtype=np.bool_) if chosen is None else chosen)
+    last = data.events.select("user", "item", "time").with_columns(flags).select(pl.struct(pl.all()).is_last_distinct())
+    return data.events.filter(~flags | last.to_series())
 
 
 def _refused(checks: Sequence[Check]) -> str | None:

@@ -182,39 +182,47 @@ export function trouble(problem, again = null) {
   return node;
 }
 
-/** Ask before something that cannot be taken back; resolves to whether the answer was yes. */
-export function confirmed(title, text, yes, kind = "danger") {
+/**
+ * A question over the page.
+ *
+ * @param contents (done) -> what stands in it; `done(value)` closes it
+ * @returns a promise of that value, or of null if it was closed in another way
+ */
+export function dialog(title, contents) {
   return new Promise((resolve) => {
-    const close = (answer) => {
-      dialog.close();
-      dialog.remove();
+    let answer = null;
+    const head = unique("dialog");
+    const close = () => {
+      node.remove();
       resolve(answer);
     };
-    const head = unique("dialog");
-    const dialog = h(
+    const done = (value) => {
+      answer = value;
+      node.close();
+    };
+    const node = h(
       "dialog",
-      {
-        class: "dialog",
-        "aria-labelledby": head,
-        on: {
-          cancel: (event) => {
-            event.preventDefault();
-            close(false);
-          },
-        },
-      },
+      { class: "dialog", "aria-labelledby": head, on: { close } },
       h("h2", { id: head }, title),
-      h("p", {}, text),
-      h(
-        "div",
-        { class: "row end" },
-        button("Cancel", () => close(false)),
-        button(yes, () => close(true), { kind }),
-      ),
+      contents(done),
     );
-    document.body.append(dialog);
-    dialog.showModal();
+    document.body.append(node);
+    node.showModal();
   });
+}
+
+/** Ask before something that cannot be taken back; a promise of whether the answer was yes. */
+export async function confirmed(title, text, yes, kind = "danger") {
+  const answer = await dialog(title, (done) => [
+    h("p", {}, text),
+    h(
+      "div",
+      { class: "row end" },
+      button("Cancel", () => done(null)),
+      button(yes, () => done(true), { kind }),
+    ),
+  ]);
+  return answer === true;
 }
 
 /** Whether things may move. */

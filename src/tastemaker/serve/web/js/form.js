@@ -337,8 +337,7 @@ function mapping(ctx, found, owner, key, path) {
           button(
             `Remove ${name}`,
             () => {
-              const { [name]: gone, ...rest } = all();
-              put(rest);
+              put(Object.fromEntries(Object.entries(all()).filter(([one]) => one !== name)));
               draw();
               foot.focus();
             },

@@ -60,7 +60,12 @@ async function show() {
     now.route = route;
     named(view, route);
     follow(route);
-    await now.opened.update(route);
+    const { opened, left } = now;
+    try {
+      await opened.update(route);
+    } catch (problem) {
+      failed(problem, left.signal);
+    }
     return;
   }
   now?.left.abort();
@@ -81,22 +86,26 @@ async function show() {
   try {
     mine.opened = await view.open(root, route, left.signal);
   } catch (problem) {
-    if (left.signal.aborted || dropped(problem)) return;
-    fill(
-      root,
-      h("h1", { class: "sr", tabindex: "-1" }, problem.title ?? "That did not work"),
-      trouble(problem, problem.absent ? null : show),
-      problem.absent && h("p", { class: "center" }, h("a", { href: link("try") }, "To the lists")),
-    );
-    if (!problem.title) console.error(problem);
-    now = null;
-    return;
+    failed(problem, left.signal);
   } finally {
-    if (now === mine || now === null) root.removeAttribute("aria-busy");
+    if (now === mine) root.removeAttribute("aria-busy");
   }
   if (now !== mine) return;
   scrollTo(0, back ? (places.get(location.hash) ?? 0) : 0);
   if (!first) root.querySelector("h1")?.focus({ preventScroll: true });
+}
+
+/** A view that cannot be shown says why. */
+function failed(problem, signal) {
+  if (signal.aborted || dropped(problem)) return;
+  now.opened = null; // what is asked for next is made anew
+  fill(
+    root,
+    h("h1", { class: "sr", tabindex: "-1" }, problem.title ?? "That did not work"),
+    trouble(problem, problem.absent ? null : show),
+    problem.absent && h("p", { class: "center" }, h("a", { href: link("try") }, "To the lists")),
+  );
+  if (!problem.title) console.error(problem); // a fault of the page itself
 }
 
 function named(view, route) {

@@ -7,8 +7,8 @@ export function resolved(schema, root) {
     .replace(/^#\//, "")
     .split("/")
     .reduce((node, step) => node?.[step.replaceAll("~1", "/").replaceAll("~0", "~")], root);
-  const { $ref, ...beside } = schema;
-  return { ...resolved(found, root), ...beside };
+  const beside = Object.entries(schema).filter(([key]) => key !== "$ref");
+  return { ...resolved(found, root), ...Object.fromEntries(beside) };
 }
 
 const isNull = (schema) => schema.type === "null" || schema.const === null;
