@@ -72,7 +72,6 @@ def started(bundles: dict[str, Any], folder: Path, **given: Any) -> Iterator[Ser
     import uvicorn
 
     from tastemaker.serve.app import create_app
-    from tastemaker.serve.browse import browse
     from tastemaker.serve.entry import Entry
     from tastemaker.serve.runtime import Runtime
     from tastemaker.serve.settings import Settings
@@ -80,10 +79,7 @@ def started(bundles: dict[str, Any], folder: Path, **given: Any) -> Iterator[Ser
     runtime = Runtime(Settings(log_url=f"sqlite:///{folder / 'log.db'}", mcp=False, **given))
     for name, bundle in bundles.items():
         runtime.put(Entry(name, bundle, snapshot="first"))
-    application = create_app(runtime)
-    if not any(getattr(route, "path", None) == "/items/lookup" for route in application.app.routes):
-        application.app.include_router(browse(runtime))
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(runtime), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -135,13 +131,19 @@ class Tab:
     def __init__(self, browser: Any, url: str, **options: Any) -> None:
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         self.context.set_default_timeout(20_000)
-        picture = {"body": POSTER, "content_type": "image/svg+xml"}
-        self.context.route(f"{POSTERS}/**", lambda route: route.fulfill(**picture))
+        self.pictures = True  # whether posters can be had
+        self.context.route(f"{POSTERS}/**", self._picture)
         self.page, self.url = self.context.new_page(), url
         self.faults: list[str] = []
         self.expected = ""
         self.page.on("console", lambda m: self.faults.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+
+    def _picture(self, route: Any) -> None:
+        if self.pictures:
+            route.fulfill(body=POSTER, content_type="image/svg+xml")
+        else:
+            route.abort()
 
     def go(self, address: str, ready: str = "h1") -> Any:
         self.page.goto("about:blank")  # else it would stay the same page, with another address
@@ -432,8 +434,7 @@ def test_pictures(tab: Tab, server: Served) -> None:
     assert page.locator(".card .cover > svg").count() == len(shown)
     odd = next(item for item, has in shown.items() if has)
     tab.go(f"#/item/{odd}", ".item img")
-    tab.context.unroute(f"{POSTERS}/**")
-    tab.context.route(f"{POSTERS}/**", lambda route: route.abort())
+    tab.pictures = False
     tab.go(f"#/item/{odd}", ".item")
     page.wait_for_selector(".item > .cover img", state="detached")
     assert page.locator(".item > .cover > svg").count() == 1
