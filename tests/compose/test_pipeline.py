@@ -371,6 +371,7 @@ def test_because_by_vectors_takes_the_latest_of_equals(shelf: dict[str, Bundle])
     assert row[2] is None and row[0] is not None and row[1] is not None
     assert row[1].because_of[0] == max(past, key=lambda p: unit[p] @ unit[3])
     assert row[0].because_of[0] != 9, "an item is no reason for itself"
+    assert pipeline.explain(Requests.of_items([[]]), Slates(np.array([[9]]), np.array([[1]]))) == [[None]]
 
 
 def test_a_system_explains_in_the_pipelines_numbers(shelf: dict[str, Bundle], parts: Split, data: Dataset) -> None:

@@ -456,6 +456,11 @@ def test_compare(tab: Tab, server: Served) -> None:
         change = right.index(item) - left.index(item)
         wanted = "same place" if change == 0 else f"{'▲' if change > 0 else '▼'} {abs(change)}"
         assert page.locator(".side").first.locator(f"[data-item={item}]").inner_text().endswith(wanted)
+    boxes = [page.locator(".side").nth(at).bounding_box() for at in (0, 1)]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"] and abs(boxes[0]["width"] - boxes[1]["width"]) < 2
+    lines = page.locator(".bridge svg").bounding_box()
+    rows = page.locator(".side").first.locator("ol").bounding_box()
+    assert abs(lines["y"] - rows["y"]) < 2 and abs(lines["height"] - rows["height"]) < 2  # each line begins at its row
     page.get_by_label("Right").select_option("ease")
     tab.until("document.querySelector('.verdict').textContent.startsWith('10 of 10')")
     assert "100%" in page.inner_text(".verdict")
