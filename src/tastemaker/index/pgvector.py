@@ -2,9 +2,9 @@
 
 The database nominates, this process decides. The database is asked for the numbers of likely items; exclusions
 are struck out here, so they are never sent; then the vectors of what is left are fetched and scored by the
-kernel of `ExactIndex`. Hence scores are those of `ExactIndex` to the last bit, and so is the order. A block of
-requests takes two round trips, whatever its size. Everything travels in PostgreSQL's binary formats, made and
-read whole by NumPy, an array as one parameter and an answer as one value.
+kernel of `ExactIndex`. Hence scores are those of `ExactIndex` to the last bit, and so is the order. That is two round
+trips, for one request as for a block of 64. Everything travels in PostgreSQL's binary formats, made and read whole by
+NumPy, an array as one parameter and an answer as one value.
 
 "hnsw" nominates by a graph (Malkov and Yashunin, arXiv:1603.09320) over vectors lifted to one length, as
 `FaissIndex` does. An item may be missed: on 64 factors of iALS for Gowalla's 40,981 items .98 of the best 20 are found
