@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from tastemaker.train import Bundle
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 DAY_US, HOUR_US = 86_400_000_000, 3_600_000_000
 DRAWS = 299  # shuffles; the smallest p is 1 / 300
