@@ -544,7 +544,6 @@ REACHED = f"""
 @pytest.mark.parametrize("view", ["try", "editor", "leaderboard"])
 def test_tab_reaches_every_control(tab: Tab, server: Served, view: str) -> None:
     page = tab.go(VIEWS[view].format(user=server.users[3], item="f000003"))
-    page.wait_for_load_state("networkidle")
     page.wait_for_selector({"try": ".filters .chip", "editor": ".preview li", "leaderboard": ".plot .dot"}[view])
     wanted = page.evaluate(REACHED)
     page.evaluate("document.activeElement.blur(); window.reached = new Set();")
@@ -572,8 +571,9 @@ def test_every_view_can_be_used_by_everybody(browser: Any, server: Served, schem
     server.http.post("/recommend", json={"user": server.users[3]})
     for view, address in VIEWS.items():
         page = tab.go(address.format(user=server.users[3], item="f000003"), READY[view])
-        page.wait_for_load_state("networkidle")
         assert page.evaluate(CHECKS) == [], view
+        if scheme == "dark":  # other colours, the same layout
+            continue
         page.set_viewport_size({"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
         assert page.evaluate(CHECKS) == [], view
@@ -592,8 +592,7 @@ def test_nothing_jumps(browser: Any, server: Served) -> None:
     )
     for view in ("try", "pick", "item"):
         page = tab.go(VIEWS[view].format(user=server.users[3], item="f000003"), READY[view])
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(150)
+        page.wait_for_timeout(400)
         assert page.evaluate("window.shift") < 0.1, view
     tab.context.close()
 

@@ -52,10 +52,13 @@ class Entry:
     Args:
         bundle: what answers; anything with the attributes of a `Bundle` that are read here, as a pipeline has.
         snapshot: tells this fit of it from others; goes into the log with each list.
+        of_shelf: whether it is a pipeline of systems that are served beside it, and follows them when they change; one
+            from a folder brought its own.
     """
 
-    def __init__(self, name: str, bundle: Any, *, snapshot: str) -> None:
+    def __init__(self, name: str, bundle: Any, *, snapshot: str, of_shelf: bool = False) -> None:
         self.name, self.bundle, self.snapshot, self.opened = name, bundle, snapshot, time.time()
+        self.of_shelf = of_shelf
         self.system = bundle.system
         self.needs: frozenset[str] = frozenset(bundle.info.needs)
         self.catalogue: pl.DataFrame = bundle.catalogue

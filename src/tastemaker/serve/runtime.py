@@ -166,15 +166,16 @@ class Runtime:
         return entry
 
     def _compose(self, spec: PipelineSpec) -> Entry:
-        entry = Entry(spec.name, compose(spec, self.systems()), snapshot=spec.fingerprint[:12])
+        made = compose(spec, self.systems())
+        entry = Entry(spec.name, made, snapshot=spec.fingerprint[:12], of_shelf=True)
         entry.warm()
         self.put(entry)
         return entry
 
     def _renew(self, name: str) -> None:
-        """Put pipelines together again that lean on a system which was swapped."""
+        """Put pipelines together again that lean on a system which was swapped; one from a folder brought its own."""
         for other in list(self._shelf.values()):
-            if other.kind == "pipeline" and name in other.bundle.shelf:
+            if other.of_shelf and name in other.bundle.shelf:
                 self._compose(other.bundle.spec)
 
     # -- answers

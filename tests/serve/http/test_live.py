@@ -16,6 +16,8 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
+from tastemaker.compose import PipelineSpec
+from tastemaker.compose import compile as compose
 from tastemaker.serve.app import create_app
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.states import decoded, encoded
@@ -158,6 +160,15 @@ def test_a_pipeline_is_checked_tried_and_served(make: Callable[..., Any], tmp_pa
     again = make(pipelines_dir=tmp_path / "pipelines")
     again.open_pipelines()
     assert again.entry("home").kind == "pipeline", "what was kept is there after a restart"
+
+
+def test_a_pipeline_with_systems_of_its_own_keeps_them(make: Callable[..., Any], bundles: Any) -> None:
+    runtime = make()
+    spec = PipelineSpec.model_validate({**SPEC, "name": "brought"})
+    own = compose(spec, {"ials": bundles["ials"], "ease": bundles["ease"]})
+    runtime.put(Entry("brought", own, snapshot="own"))
+    runtime.put(Entry("ials", bundles["ials"], snapshot="second"))
+    assert runtime.entry("brought").bundle is own
 
 
 # -- sessions
