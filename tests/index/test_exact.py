@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.index import ExactIndex, Rules, exact
+from tastemaker.index import ExactIndex, Rules, exact, select
 from tastemaker.types import Jagged, UsageError, mix
 
 
@@ -56,16 +56,21 @@ def test_equal_vectors_fall_back_to_the_fixed_order_and_ties_go_by_hash(monkeypa
     query = np.ones((1, 24), np.float32)
     swept = []
     sweep = ExactIndex._sweep
-    monkeypatch.setattr(ExactIndex, "_sweep", lambda *a: swept.append(a[4].__name__) or sweep(*a))
+
+    def watched(*given, in_order=False):
+        swept.append("in order" if in_order else "by BLAS")
+        return sweep(*given, in_order=in_order)
+
+    monkeypatch.setattr(ExactIndex, "_sweep", watched)
     items, scores = ExactIndex(vectors).search(query, 20)
     best = int((vectors[::100].astype(np.float64) @ query[0]).argmax())
     twins = np.arange(100 * best, 100 * best + 100)
     assert items[0].tolist() == twins[np.argsort(mix(twins))][:20].tolist()
     assert len(set(scores[0])) == 1
-    assert swept == ["_blas", "_in_order"]
+    assert swept == ["by BLAS", "in order"]
     swept.clear()
     ExactIndex(vectors[:25]).search(query, 20)  # the sieve holds the whole catalogue: nothing was lost
-    assert swept == ["_blas"]
+    assert swept == ["by BLAS"]
 
 
 def test_a_sieve_that_rounds_badly_changes_nothing(monkeypatch):
@@ -77,12 +82,17 @@ def test_a_sieve_that_rounds_badly_changes_nothing(monkeypatch):
     index = ExactIndex(vectors)
     wanted = in_double(queries, vectors, 15)
 
-    def noisy(asked, strip, out):
-        np.matmul(asked, strip.T, out=out)
-        lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(strip, axis=1)
-        out += (rng.choice([-1, 1], out.shape) * dim * 2**-24 * lengths).astype(np.float32)
+    sweep = ExactIndex._sweep
 
-    monkeypatch.setattr(exact, "_blas", noisy)
+    def noisy(self, asked, k, rules, budget_mb, *, in_order=False):
+        if in_order:
+            return sweep(self, asked, k, rules, budget_mb, in_order=True)
+        scores = asked @ vectors.T
+        lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+        scores += (rng.choice([-1, 1], scores.shape) * dim * 2**-24 * lengths).astype(np.float32)
+        return select(scores, k)
+
+    monkeypatch.setattr(ExactIndex, "_sweep", noisy)
     items, scores = index.search(queries, 15)
     np.testing.assert_array_equal(items, wanted[0])
     np.testing.assert_array_equal(scores, wanted[1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,8 +14,12 @@ from tastemaker.index.threads import one_blas_thread, share
 
 
 def blas_threads():
-    """Threads of NumPy's own BLAS, the one that searches."""
-    return [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas" and "numpy" in p["filepath"]]
+    """Threads of the BLAS of NumPy, and of SciPy, by which kernels multiply."""
+    return sorted((p["filepath"], p["num_threads"]) for p in threadpool_info() if p["user_api"] == "blas")
+
+
+def held():
+    return {n for _, n in blas_threads()} <= {1}
 
 
 def test_every_task_is_done_once_by_several_threads():
@@ -39,7 +46,7 @@ def test_an_error_of_any_thread_is_raised(bad):
 
     with pytest.raises(ValueError, match=f"task {bad}"):
         share(range(100), work, threads=2)
-    assert all(n >= 1 for n in blas_threads())
+    assert all(n >= 1 for _, n in blas_threads())
 
 
 def test_an_error_of_another_thread_alone_is_raised():
@@ -59,11 +66,46 @@ def test_the_blas_setting_returns_when_the_last_has_left():
     before = blas_threads()
     first, second = one_blas_thread(), one_blas_thread()
     with first:
-        assert set(blas_threads()) <= {1}
+        assert held()
         second.__enter__()
-    assert set(blas_threads()) <= {1}
+    assert held()
     second.__exit__(None, None, None)
     assert blas_threads() == before
+
+
+def test_any_thread_holds_blas_and_any_other_lets_it_go():
+    with one_blas_thread():
+        pass  # this thread was the first to set it
+    before, hold = blas_threads(), one_blas_thread()
+    found = []
+
+    def elsewhere():
+        hold.__enter__()
+        found.append(held())
+
+    other = threading.Thread(target=elsewhere)
+    other.start()
+    other.join()
+    assert found == [True] and held()
+    hold.__exit__(None, None, None)
+    assert blas_threads() == before
+
+
+ALONE = """
+import threading
+from threadpoolctl import threadpool_info
+from tastemaker.index.threads import one_blas_thread, stay_alone
+with one_blas_thread():
+    other = threading.Thread(target=stay_alone)
+    other.start()
+    other.join()
+print([p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"])
+"""
+
+
+def test_blas_stays_alone_whoever_leaves_afterwards():
+    told = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True).stdout
+    assert set(json.loads(told)) == {1}
 
 
 def test_concurrent_callers_all_finish():

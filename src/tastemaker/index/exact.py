@@ -11,7 +11,6 @@ bound leaves a doubt, nearly always because of equal scores, are searched again 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,22 +23,21 @@ from tastemaker.index.select import (
     Scores,
     check_numbers,
     empty_lists,
-    fold,
     insert,
     merge,
+    refuse,
     row_slices,
     select_listed,
+    take_in,
 )
 from tastemaker.index.threads import n_workers, share
 from tastemaker.types import Array, Jagged, UsageError, to_numpy
 
 ROWS, COLUMNS = 512, 4240  # a tile of scores, 8 MB; rows an odd number of cache lines apart, or they evict each other
-STRIP = 256  # items that the fixed-order kernel takes at once
 FEW = 32  # queries up to which BLAS loses more by repacking the items than a turned copy of the scores costs
+STRIP = 256  # items that the fixed-order kernel takes at once
 SPARE = 12  # places beyond k that the sieve keeps
 SMALL = 1 << 21  # multiplications below which a second thread does not pay
-
-Product = Callable[[Scores, Scores, Scores], None]
 
 
 class ExactIndex:
@@ -87,7 +85,7 @@ class ExactIndex:
         rules = Rules.of(len(queries), len(self)) if rules is None else rules
         if candidates is not None:
             return select_listed(candidates, self.listed_scores(queries, candidates), k, rules, len(self))
-        sieved, rough = self._sweep(queries, min(k + max(SPARE, k // 4), max(len(self), 1)), rules, _blas, budget_mb)
+        sieved, rough = self._sweep(queries, min(k + max(SPARE, k // 4), max(len(self), 1)), rules, budget_mb)
         items, scores = empty_lists(len(queries), k)
         open_rows = np.zeros(len(queries), dtype=np.bool_)
         doubt = self._doubt(queries)
@@ -100,7 +98,7 @@ class ExactIndex:
         share(row_slices(len(queries), sieved.shape[1] * self.dim), settle)
         if open_rows.any():
             again = np.flatnonzero(open_rows)
-            items[again], scores[again] = self._sweep(queries[again], k, rules.take(again), _in_order, budget_mb)
+            items[again], scores[again] = self._sweep(queries[again], k, rules.take(again), budget_mb, in_order=True)
         return items, scores
 
     def listed_scores(self, queries: Scores, listed: Jagged[Items]) -> Scores:
@@ -124,8 +122,10 @@ class ExactIndex:
         doubt: NDArray[np.float64] = np.where(sizes > 0, (self.dim + 4) * (eps * sizes + 2 * tiny), 0.0)
         return doubt
 
-    def _sweep(self, queries: Scores, k: int, rules: Rules, product: Product, budget_mb: float) -> tuple[Items, Scores]:
-        """The k best by `product`, tile by tile; a few queries are split over the threads by items."""
+    def _sweep(
+        self, queries: Scores, k: int, rules: Rules, budget_mb: float, *, in_order: bool = False
+    ) -> tuple[Items, Scores]:
+        """The k best, by BLAS or `in_order`; a few queries are split over the threads by items."""
         b, n = len(queries), len(self)
         threads = 1 if b * n * self.dim < SMALL else n_workers()
         columns = max(1, min(COLUMNS, n))
@@ -136,15 +136,17 @@ class ExactIndex:
         tasks = [(slice(r, min(r + rows, b)), s) for r in range(0, b, rows) for s in range(spans)]
 
         def work(parts: Any) -> None:
-            buffer = np.empty(rows * columns, dtype=np.float32)
+            tile = np.empty(rows * columns, dtype=np.float32)
             for part, span in parts:
                 items, best = lists[span]
-                asked, own = queries[part], rules.take(part)
-                for first in range(span * width, min((span + 1) * width, n), columns):
-                    strip = self.vectors[first : min(first + columns, (span + 1) * width)]
-                    scores = buffer[: len(asked) * len(strip)].reshape(len(asked), len(strip))
-                    product(asked, strip, scores)
-                    fold(scores, first, own, items[part], best[part])
+                own = rules.take(part)
+                ruled = own.excluded, own.offsets, own.allowed, own.which
+                ends = span * width, min((span + 1) * width, n)
+                bad, score = _sieve(
+                    queries[part], self.vectors, *ends, columns, tile, in_order, ruled, items[part], best[part]
+                )
+                if bad >= 0:
+                    refuse(score, bad)
 
         share(tasks, work, threads=threads)
         for other in lists[1:]:
@@ -168,12 +170,46 @@ def _longest(vectors: Scores) -> float:
     return float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max(initial=0.0)))
 
 
-def _blas(queries: Scores, strip: Scores, out: Scores) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):  # refused by name when they are selected from
-        if len(queries) > FEW:
-            np.matmul(queries, strip.T, out=out)
+@njit(cache=True, nogil=True)
+def _sieve(
+    queries: Scores,
+    vectors: Scores,
+    start: int,
+    stop: int,
+    columns: int,
+    tile: Scores,
+    in_order: bool,
+    rules: Any,
+    items: Items,
+    best: Scores,
+) -> tuple[int, Any]:
+    """Take the scores of items start to stop into lists; -1, or the item whose score is NaN or +inf, and the score.
+
+    One call for all tiles, so that a search leaves the interpreter's lock to others from its beginning to its end.
+    """
+    b = len(queries)
+    turned = np.empty(b * columns if b <= FEW else 0, dtype=np.float32)
+    for first in range(start, stop, columns):
+        n = min(columns, stop - first)
+        strip, scores = vectors[first : first + n], tile[: b * n].reshape(b, n)
+        if in_order:
+            _in_order(queries, strip, scores)
+        elif b > FEW:
+            np.dot(queries, strip.T, scores)
         else:
-            np.copyto(out, np.matmul(strip, queries.T).T)
+            _turn(np.dot(strip, queries.T, turned[: n * b].reshape(n, b)), scores)
+        bad = take_in(scores, first, rules, items, best)
+        if bad >= 0:
+            return first + bad % n, scores[bad // n, bad % n]
+    return -1, np.float32(0.0)
+
+
+@njit(cache=True, nogil=True)
+def _turn(scores: Scores, out: Scores) -> None:
+    """Write [n, b] as [b, n]."""
+    for i in range(len(scores)):
+        for r in range(len(out)):
+            out[r, i] = scores[i, r]
 
 
 @njit(cache=True, nogil=True)

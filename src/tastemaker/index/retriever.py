@@ -116,8 +116,8 @@ class ByScores:
         return Slates(items, best)
 
     def _scan(self, requests: Requests, items: NDArray[np.int32], best: NDArray[np.float32]) -> Iterator[slice]:
-        for part, scores in score_blocks(self.system, requests, budget_mb=self.budget_mb):
-            n_items = scores.shape[1]
+        n_items = self._count(requests) if requests.n else 0
+        for part, scores in score_blocks(self.system, requests, budget_mb=self.budget_mb, n_items=n_items):
             rules = Rules.from_requests(requests.take(part), n_items)
 
             def work(pieces: Any, scores: Any = scores, rules: Rules = rules, part: slice = part) -> None:
@@ -151,12 +151,13 @@ class ByScores:
 
 
 def score_blocks(
-    system: Any, requests: Requests, *, budget_mb: float = 256
+    system: Any, requests: Requests, *, budget_mb: float = 256, n_items: int | None = None
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Scores of the whole catalogue, a block of requests at a time: (rows, scores [b, I] float32).
 
     The blocks are made so large that a system which holds two of them while it works stays within the budget.
     Read them, do not write to them: they may be the system's own. What is excluded or filtered is scored too.
+    A system that only scores is asked about one request to count its items, where `n_items` does not say.
 
     Raises:
         CapabilityError: the system gives neither vectors nor scores.
@@ -170,7 +171,7 @@ def score_blocks(
             queries = as_vectors(_queries(system, requests.take(part)), vectors.shape[1], "queries")
             yield part, np.matmul(queries, vectors.T)
     elif isinstance(system, Scores):
-        n_items = _n_items(system, requests)
+        n_items = _n_items(system, requests) if n_items is None else n_items
         for part in _blocks(requests.n, _rows_within(budget_mb, n_items)):
             asked = requests.take(part)
             yield part, _rows(system.score(asked, None), asked.n)

@@ -140,7 +140,7 @@ def select_listed(listed: Jagged[Items], scores: Scores, k: int, rules: Rules, n
             rows = own.excluded, own.offsets, own.allowed, own.which
             bad = _fold_listed(values, ends, scores, rows, n_items, items[part], best[part])
             if bad >= 0:
-                _refuse(scores[bad], int(values[bad]))
+                refuse(scores[bad], int(values[bad]))
 
     share(row_slices(len(listed), 8 * len(values) // max(len(listed), 1)), work)
     return items, best
@@ -162,10 +162,10 @@ def row_slices(b: int, n: int) -> list[slice]:
 def fold(scores: Scores, first_item: int, rules: Rules, items: Items, best: Scores) -> None:
     """Take scores [b, n] of items from `first_item` on into the lists `items` and `best` [b, k], in place."""
     rows = rules.excluded, rules.offsets, rules.allowed, rules.which
-    bad = _fold(scores, first_item, rows, items, best)
+    bad = take_in(scores, first_item, rows, items, best)
     if bad >= 0:
         row, column = divmod(bad, scores.shape[1])
-        _refuse(scores[row, column], first_item + column)
+        refuse(scores[row, column], first_item + column)
 
 
 def check_numbers(items: Items, n_items: int) -> None:
@@ -174,7 +174,8 @@ def check_numbers(items: Items, n_items: int) -> None:
         raise UsageError(f"candidates run from 0 to {n_items - 1}, got {items.max()}")
 
 
-def _refuse(score: Any, item: int) -> None:
+def refuse(score: Any, item: int) -> None:
+    """Say which score is none."""
     raise UsageError(
         f"the score of item {item} is {score}, scores are finite (or -inf for never)",
         hint="the system that gave it divides by zero, or its training did not converge",
@@ -269,14 +270,14 @@ def _admit(
 
 
 @njit(cache=True, nogil=True)
-def _fold(
+def take_in(
     scores: Scores,
     first: int,
     rules: Any,
     items: Items,
     best: Scores,
 ) -> Any:
-    """`fold`; returns -1, or the flat index of a score that is NaN or +inf."""
+    """`fold` within a kernel; returns -1, or the flat index of a score that is NaN or +inf."""
     excluded, offsets, allowed, which = rules
     b, n = scores.shape
     k = items.shape[1]

@@ -30,12 +30,14 @@ def n_workers() -> int:
 
 
 def stay_alone() -> None:
-    """From now on this thread shares no work out, for where the other cores have work of their own.
+    """From now on this thread shares no work out, and BLAS keeps to one thread in the whole process.
 
-    A server's event loop is such work. A second search thread beside it takes the interpreter's lock in turns with it
-    and makes both slower: with 64 clients on two cores, two threads a batch answered half as many a second as one.
+    For where the other cores have work of their own, as a server's event loop has. A second search thread beside it
+    takes the interpreter's lock in turns with it and makes both slower: with 64 clients on two cores, two threads a
+    batch answered half as many a second as one. Idle threads of BLAS are no better: they spin.
     """
     _here.alone = True
+    _hold_blas()  # and never let go
 
 
 def share(tasks: Sequence[T], work: Callable[[Iterator[T]], None], *, threads: int | None = None) -> None:
@@ -76,6 +78,7 @@ def _pool() -> ThreadPoolExecutor:
 
 @cache
 def _libraries() -> Any:
+    import scipy.linalg.cython_blas  # noqa: F401 - kernels multiply with it; what is loaded later would not be held
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
@@ -92,17 +95,37 @@ class _Limit:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS to one thread a call; the setting returns when the last of several callers has left."""
-    with _Limit.lock:
-        _Limit.callers += 1
-        if _Limit.callers == 1:
-            _Limit.found = _libraries().limit(limits=1)
+    _hold_blas()
     try:
         yield
     finally:
         with _Limit.lock:
             _Limit.callers -= 1
             if _Limit.callers == 0:
-                _Limit.found.restore_original_limits()
+                with _control():
+                    _Limit.found.restore_original_limits()
+
+
+def _hold_blas() -> None:
+    with _Limit.lock:
+        _Limit.callers += 1
+        if _Limit.callers == 1:
+            with _control():
+                _Limit.found = _libraries().limit(limits=1)
+
+
+@contextmanager
+def _control() -> Iterator[None]:
+    """Let this thread set limits: threadpoolctl heeds only the first that did, and the last to leave is another."""
+
+    def clear() -> None:
+        for library in _libraries().lib_controllers:
+            if hasattr(library, "clear_controlling_thread"):
+                library.clear_controlling_thread(force=True)
+
+    clear()
+    yield
+    clear()
 
 
 def _after_fork() -> None:

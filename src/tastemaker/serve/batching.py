@@ -1,7 +1,8 @@
 """A queue in front of a worker: what comes while the worker is busy is done together, when it is free.
 
 No question waits for others to arrive: an idle worker takes what there is at once. Under load the queue fills while a
-batch is computed, so batches grow by themselves up to `most`, and with them the number of answers a second. The queue
+batch is computed, so batches grow by themselves up to `most`, and with them the number of answers a second. A worker
+that is done takes the next batch itself, without waiting for the event loop to have read the answers. The queue
 is bounded: where it is full, a question is refused at once, with the seconds after which there should be room again;
 one that waited past its time is not computed for nobody.
 """
@@ -10,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 from tastemaker.types import TastemakerError
@@ -49,7 +50,7 @@ class _Waiting(Generic[Q, A]):
 
 
 class Batcher(Generic[Q, A]):
-    """Answers questions in batches, on threads of `pool`; all methods are called from one event loop.
+    """Answers questions in batches, on threads of `pool`; it is asked from one event loop.
 
     Args:
         work: answers a batch, an answer or an exception for each question, in order; it runs on a thread.
@@ -74,7 +75,8 @@ class Batcher(Generic[Q, A]):
         self.work, self.pool, self.seen = work, pool, seen
         self.capacity, self.most, self.workers, self.timeout = capacity, most, workers, timeout
         self.waiting: deque[_Waiting[Q, A]] = deque()
-        self.running = 0
+        self.running = 0  # workers at work
+        self._lock = threading.Lock()  # over the two
         self.seconds_each = 0.001
 
     def __len__(self) -> int:
@@ -92,58 +94,59 @@ class Batcher(Generic[Q, A]):
             raise Overloaded(max(1, math.ceil(len(self.waiting) * self.seconds_each / self.workers)))
         loop = asyncio.get_running_loop()
         one = _Waiting[Q, A](question, loop.create_future(), time.monotonic() + self.timeout)
-        self.waiting.append(one)
-        self._start(loop)
+        with self._lock:
+            self.waiting.append(one)
+            begin = self.running < self.workers
+            self.running += begin
+        if begin:
+            try:
+                self.pool.submit(self._go_on, loop)
+            except RuntimeError:  # the pool is closed
+                self.running -= 1
+                raise
         try:
             async with asyncio.timeout(self.timeout):
                 return await one.answer
         except TimeoutError:
             raise TimedOut(f"no answer within {self.timeout:g} s", hint="ask for less, or again later") from None
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self.waiting and self.running < self.workers:
-            batch: list[_Waiting[Q, A]] = []
-            now = time.monotonic()
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On a worker's thread: batch after batch, until nothing waits."""
+        while batch := self._next():
+            began = time.monotonic()
+            answers: Sequence[A | Exception]
+            try:
+                answers = self.work([one.question for one in batch])
+                if len(answers) != len(batch):
+                    raise RuntimeError(f"{len(batch)} questions have {len(answers)} answers")
+            except Exception as error:
+                answers = [error] * len(batch)
+            try:
+                loop.call_soon_threadsafe(self._tell, batch, answers, time.monotonic() - began)
+            except RuntimeError:  # the loop is closed, and nobody waits
+                with self._lock:
+                    self.running -= 1
+                return
+
+    def _next(self) -> list[_Waiting[Q, A]]:
+        """The next batch; where there is none, the worker is free from here on."""
+        batch: list[_Waiting[Q, A]] = []
+        now = time.monotonic()
+        with self._lock:
             while self.waiting and len(batch) < self.most:
                 one = self.waiting.popleft()
                 if not one.answer.done() and one.until > now:  # else whoever asked is gone
                     batch.append(one)
-            if not batch:
-                return
-            self.running += 1
-            job = loop.run_in_executor(self.pool, self._work, [one.question for one in batch])
-            job.add_done_callback(partial(self._done, batch, now, loop))
+            self.running -= not batch
+        return batch
 
-    def _work(self, questions: Sequence[Q]) -> Sequence[A | Exception]:
-        answers = self.work(questions)
-        if len(answers) != len(questions):
-            raise RuntimeError(f"{len(questions)} questions have {len(answers)} answers")
-        return answers
-
-    def _done(
-        self,
-        batch: list[_Waiting[Q, A]],
-        began: float,
-        loop: asyncio.AbstractEventLoop,
-        job: asyncio.Future[Sequence[A | Exception]],
-    ) -> None:
-        self.running -= 1
-        took = time.monotonic() - began
+    def _tell(self, batch: list[_Waiting[Q, A]], answers: Sequence[A | Exception], took: float) -> None:
         self.seconds_each += SMOOTHING * (took / len(batch) - self.seconds_each)
         self.seen(len(batch), took)
-        failed = None if job.cancelled() else job.exception()
-        answers: Sequence[A | Exception] = [] if job.cancelled() or failed else job.result()
-        for place, one in enumerate(batch):
+        for one, answer in zip(batch, answers, strict=True):
             if one.answer.done():
                 continue
-            if job.cancelled():
-                one.answer.cancel()
-                continue
-            answer = failed or answers[place]
             if isinstance(answer, Exception):
                 one.answer.set_exception(answer)
-            elif isinstance(answer, BaseException):
-                one.answer.set_exception(RuntimeError(str(answer)))
             else:
                 one.answer.set_result(answer)
-        self._start(loop)

@@ -312,11 +312,9 @@ class Runtime:
 def _alone() -> None:
     """On each thread that answers: nothing below brings threads of its own, since the event loop needs a core too."""
     from numba import set_num_threads
-    from threadpoolctl import threadpool_limits
 
     stay_alone()
     set_num_threads(1)
-    threadpool_limits(1, user_api="blas")  # of the whole process
 
 
 def completed(question: Question, recent: Mapping[str, Recent]) -> Question:
