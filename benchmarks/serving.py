@@ -271,12 +271,17 @@ def load(folder: Path, port: int, connections: int, seconds: int) -> dict[str, A
 
 
 def half(folder: Path, port: int, seconds: int, most: float) -> dict[str, Any]:
-    """Half of what it can: as many connections as keep the rate nearest to half, each pausing between requests."""
+    """Half of what it can: 32 connections that pause at random (or they would come in one burst again and again)."""
     text = (folder / "ask.lua").read_text()
-    pause = 32 / (most / 2) * 1000  # milliseconds of 32 connections
-    (folder / "ask.lua").write_text(text + f"\ndelay = function() return {max(1, round(pause))} end\n")
+    wanted = 32 / (most / 2)  # seconds from one request of a connection to its next
+    pause = wanted * 0.7
     try:
-        return load(folder, port, 32, seconds)
+        for length in (3, 3, seconds):
+            random = f"return math.floor(-{1000 * pause} * math.log(1 - math.random()))"
+            (folder / "ask.lua").write_text(f"{text}\ndelay = function() {random} end\n")
+            found = load(folder, port, 32, length)
+            pause = max(0.001, pause + wanted - 32 / found["per_second"])
+        return found
     finally:
         (folder / "ask.lua").write_text(text)
 

@@ -80,6 +80,7 @@ def test_filters_exclusions_and_candidates_hold(bundle: Bundle) -> None:
         ({}, UsageError, "say for whom"),
         ({"history": [["no such film"]]}, NotFound, "no item of the histories is known"),
         ({"users": ["u1"], "filter": "yaer > 1990"}, NotFound, "yaer"),
+        ({"users": ["u1"], "filter": "item IN (SELECT a FROM read_csv('/etc/hostname'))"}, NotFound, "SELECT"),
         ({"users": ["u1"], "filter": "year + 1"}, UsageError, "says yes or no"),
         ({"users": ["u1"], "filter": "year >"}, UsageError, "cannot be applied"),
         ({"users": ["u1", "u2"], "history": [[1]]}, UsageError, "2 users need as many histories"),

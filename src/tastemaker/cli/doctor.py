@@ -11,7 +11,8 @@ EXTRAS = {
     "ann": ("faiss", "approximate search for catalogues of millions"),
     "ddp": ("accelerate", "training in several processes"),
     "images": ("PIL", "posters of the synthetic catalogue"),
-    "stores": ("sqlalchemy", "reading from databases"),
+    "serve": ("fastapi", "the server: HTTP, MCP, the web app, the event log"),
+    "stores": ("psycopg", "PostgreSQL and Redis; reading from databases"),
     "interop": ("pandas", "pandas frames in and out"),
     "tune": ("optuna", "searching the settings of a system"),
 }

@@ -12,7 +12,6 @@ from tastemaker.compose.diagram import diagram, svg
 from tastemaker.compose.faults import Fault, PipelineError
 from tastemaker.compose.fitting import collect, fit_pipeline
 from tastemaker.compose.pipeline import Pipeline, PipelineInfo
-from tastemaker.compose.predicate import allowed_by
 from tastemaker.compose.spec import PipelineSpec
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "PipelineError",
     "PipelineInfo",
     "PipelineSpec",
-    "allowed_by",
     "check",
     "collect",
     "compile",

@@ -16,11 +16,11 @@ from tastemaker.compose.explain import BecauseOf, ByBundle, Explainer, titles_of
 from tastemaker.compose.faults import Fault, Faults, PipelineError
 from tastemaker.compose.features import Features, FeatureSchema, Trained
 from tastemaker.compose.pipeline import Channel, Pipeline, Scorer
-from tastemaker.compose.predicate import allowed_by
 from tastemaker.compose.rerank import AtPlace, Step, make_step
 from tastemaker.compose.spec import PipelineSpec
 from tastemaker.compose.translate import Translation
 from tastemaker.contracts import Embeds, Explains, capabilities
+from tastemaker.data import allowed_by
 from tastemaker.types import CapabilityError, DataError, UsageError, Vocabulary, nearest
 
 

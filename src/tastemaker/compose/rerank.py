@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tastemaker.compose import kernels, spec
 from tastemaker.compose.columns import Likeness, Sets, Shelves
-from tastemaker.compose.predicate import allowed_by
+from tastemaker.data import allowed_by
 from tastemaker.index.select import row_slices
 from tastemaker.index.threads import share
 from tastemaker.types import NotFound, Requests, Vocabulary, nearest

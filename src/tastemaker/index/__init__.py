@@ -2,7 +2,18 @@
 
 from tastemaker.index.ann import FaissIndex
 from tastemaker.index.exact import ExactIndex
+from tastemaker.index.pgvector import PgVectorIndex
 from tastemaker.index.retriever import Index, Retriever, retriever, score_blocks
 from tastemaker.index.select import Rules, select
 
-__all__ = ["ExactIndex", "FaissIndex", "Index", "Retriever", "Rules", "retriever", "score_blocks", "select"]
+__all__ = [
+    "ExactIndex",
+    "FaissIndex",
+    "Index",
+    "PgVectorIndex",
+    "Retriever",
+    "Rules",
+    "retriever",
+    "score_blocks",
+    "select",
+]

@@ -69,7 +69,7 @@ class FaissIndex:
         self.exact = ExactIndex(vectors)
         self.radius = np.float32(self.exact.longest)
         self._parts: _Lists | _Graph
-        lifted = _lift(self.vectors, self.radius)
+        lifted = lift(self.vectors, self.radius)
         if kind == "ivf":
             self._parts = _Lists(_centroids(lifted, self.build), self.exact.dim)
         else:
@@ -86,7 +86,7 @@ class FaissIndex:
     def extend(self, vectors: Array) -> None:
         """Append the vectors of new items. Build anew once they are many: clusters and lift stay as they were."""
         more = as_vectors(vectors, self.exact.dim)
-        self._parts.add(more, _lift(more, self.radius))
+        self._parts.add(more, lift(more, self.radius))
         self.exact.extend(more)
 
     def search(
@@ -149,7 +149,7 @@ class FaissIndex:
             index.exact, index.radius = ExactIndex(vectors), np.float32(state["radius"])
             if int(state["size"]) != len(index) or not 0 <= index.radius < np.inf:
                 raise BundleError(f"the index was built over {state['size']} vectors, there are {len(index)}")
-            lifted = _lift(index.vectors, index.radius)
+            lifted = lift(index.vectors, index.radius)
             parts = _Lists if index.kind == "ivf" else _Graph
             index._parts = parts.restored(index.vectors, lifted, index.build, state)
         except (KeyError, IndexError, TypeError, ValueError, UsageError) as error:
@@ -276,7 +276,7 @@ def _check_graph(
             raise BundleError("the graph's links lead to levels that do not exist")
 
 
-def _lift(vectors: Scores, radius: np.float32) -> Scores:
+def lift(vectors: Scores, radius: np.float32) -> Scores:
     """Vectors [n, D + 1] of the length `radius`; longer ones stay as long as they are."""
     squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
     missing = np.sqrt(np.maximum(float(radius) ** 2 - squares, 0.0))

@@ -40,8 +40,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.index.ann import REACH
-from tastemaker.index.ann import _lift as lift
+from tastemaker.index.ann import REACH, lift
 from tastemaker.index.exact import SPARE, ExactIndex, as_vectors
 from tastemaker.index.postgres import (
     FLOAT4,

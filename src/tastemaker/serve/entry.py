@@ -20,8 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.compose import PIPELINE, PipelineBundle, allowed_by
+from tastemaker.compose import PIPELINE, PipelineBundle
 from tastemaker.contracts import Acts, Embeds, Reranks, Retrieves, Scores
+from tastemaker.data import allowed_by
 from tastemaker.index.exact import ExactIndex, as_vectors
 from tastemaker.index.select import Rules
 from tastemaker.serve.questions import Answer, Id, Question, Why, groups

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tastemaker.data import allowed_by
 from tastemaker.types import (
     CapabilityError,
     Columns,
@@ -48,7 +49,7 @@ def recommend(
         users: outside ids. Their stored histories are used; `history` rows, if also given, follow them.
         history: for each request, outside ids of items, oldest first.
         exclude, candidates: outside ids of items, for all requests.
-        filter: a Polars expression over the catalogue's columns, or the same as SQL ("year > 1990").
+        filter: a Polars expression over the catalogue's columns, or text as in SQL ("year > 1990"), whoever wrote it.
         seen: whether items of the history may be recommended again.
         columns: catalogue columns to show; default: the title, where there is one.
         seed: for systems that draw at random.
@@ -100,17 +101,18 @@ def ask(
 
 def resolve_filter(catalogue: pl.DataFrame, predicate: Predicate, n: int) -> ItemFilter:
     """A predicate over the catalogue's columns as a bitmap that holds for all `n` requests."""
-    columns = "the catalogue has the columns " + ", ".join(catalogue.columns)
+    which = np.zeros(n, dtype=np.int32)
+    if isinstance(predicate, str):
+        return ItemFilter(allowed_by(predicate, catalogue), which)
     try:
-        expression = pl.sql_expr(predicate) if isinstance(predicate, str) else predicate
-        allowed = catalogue.select(expression.alias("allowed"))["allowed"]
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise NotFound(f"the filter names a column that is not there: {_first_line(error)}", hint=columns) from error
+        allowed = catalogue.select(predicate.alias("allowed"))["allowed"]
     except pl.exceptions.PolarsError as error:
-        raise UsageError(f"the filter cannot be applied: {_first_line(error)}", hint=columns) from error
+        what = NotFound if isinstance(error, pl.exceptions.ColumnNotFoundError) else UsageError
+        columns = "the catalogue has the columns " + ", ".join(catalogue.columns)
+        raise what(f"the filter cannot be applied: {str(error).splitlines()[0]}", hint=columns) from error
     if allowed.dtype != pl.Boolean or len(allowed) != catalogue.height:
         raise UsageError(f"a filter says yes or no for every item, this one gives {allowed.dtype} [{len(allowed)}]")
-    return ItemFilter(allowed.fill_null(False).to_numpy(), np.zeros(n, dtype=np.int32))
+    return ItemFilter(allowed.fill_null(False).to_numpy(), which)
 
 
 def as_table(
@@ -185,7 +187,3 @@ def _join_columns(left: Jagged[Columns], right: Jagged[Columns]) -> Jagged[Colum
     cut = [Jagged(Columns({name: part.values[name] for name in shared}), part.offsets) for part in (left, right)]
     joined: Jagged[Columns] = _join_rows(cut[0], cut[1])
     return joined
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.compose import allowed_by, predicate
+from tastemaker.data import allowed_by, predicate
 from tastemaker.types import NotFound, UsageError
 
 N = 40_000  # more than are looked at in one go
