@@ -50,7 +50,8 @@ class SystemInfo:
 
     def missing_from(self, data: Dataset) -> frozenset[str]:
         """What the system learns from and the dataset does not carry."""
-        return self.learns_from - data.carries()
+        carried = data.carries()
+        return frozenset(one.replace("|", " or ") for one in self.learns_from if not carried & set(one.split("|")))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def system(
     """Declare a class to be the system `name`.
 
     Args:
-        learns_from: tables and columns training needs, as `Dataset.carries` names them.
+        learns_from: tables and columns training needs, as `Dataset.carries` names them; "a|b": either will do.
         needs: request fields that must be present to answer.
         uses: resources ("chat", "text_encoder", "image_encoder", "catalogue", "system").
         version: raised when stored weights of older versions no longer mean the same.

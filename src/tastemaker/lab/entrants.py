@@ -51,7 +51,7 @@ def facts(split: Split) -> tuple[str, ...]:
     """What there is to learn from, in words."""
     data, sizes = split.data, split.sizes
     known = {f"events.{name}" for name in EVENT_COLUMNS} - {"events.time", "events.value"}
-    carried = sorted(split.train.carries() - known - {"events"})
+    carried = sorted(name for name in split.train.carries() - known - {"events"} if ":" not in name)
     if len(carried) > SHOWN:
         carried = [*carried[:SHOWN], f"{len(carried) - SHOWN} more"]
     return (

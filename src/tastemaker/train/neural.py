@@ -198,6 +198,7 @@ class Loop:
         for turn in range(self.turn, len(self.parts)):
             part, self.turn = self.parts[turn], turn
             if self.number == 0 and part.stage.every_epoch is not None:
+                self._seed(int(mix(self.epoch, self.run.seed + 15485863 * (self.run.stage + 1) + turn)) % 2**63)
                 part.stage.every_epoch(self.epoch)
             self.system.train()
             self._batches(part)

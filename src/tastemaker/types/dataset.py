@@ -146,10 +146,12 @@ class Dataset:
         return self.time_unit is not None
 
     def carries(self) -> frozenset[str]:
-        """What systems can learn from: "events", "events.time", "items.title", "edges.kg", "dialogues", ..."""
+        """What systems can learn from: "events", "events.time", "items.title", "edges.kg", "dialogues", ...; and which
+        kinds of columns there are: "items:text", "users:category", ..."""
         found = {"events", *(f"events.{c}" for c in self.events.columns if c not in ("user", "item"))}
         found |= {f"users.{c}" for c in self.users.columns if c not in ("user", AVAILABLE)}
         found |= {f"items.{c}" for c in self.items.columns if c not in ("item", AVAILABLE)}
+        found |= {f"{table}:{c.kind}" for table in ("users", "items") for c in getattr(self.schema, table).values()}
         found |= {f"edges.{name}" for name in self.edges}
         return frozenset(found | ({"dialogues"} if self.dialogues is not None else set()))
 
