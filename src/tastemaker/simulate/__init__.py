@@ -1,1 +1,8 @@
 """Environments: worlds of users to act in."""
+
+from tastemaker.simulate.gymnasium import as_gymnasium
+from tastemaker.simulate.latent import LatentState, LatentUsers
+from tastemaker.simulate.logged import Logged
+from tastemaker.simulate.replay import LoggedReplay, ReplayState
+
+__all__ = ["LatentState", "LatentUsers", "Logged", "LoggedReplay", "ReplayState", "as_gymnasium"]
