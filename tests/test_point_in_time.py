@@ -18,6 +18,7 @@ import pytest
 from tastemaker.contracts import find, names
 from tastemaker.data import build, holdout, load_split, save_split, split, synthetic
 from tastemaker.feeds import interaction_matrix
+from tastemaker.testing import subject
 from tastemaker.train import Bundle, fit
 from tastemaker.train.bundle import export_state
 from tastemaker.types import IMPRESSION, CapabilityError, Dataset, Requests, Slates, Split, request_seeds
@@ -186,7 +187,10 @@ def test_systems_are_blind_to_what_comes_later(name: str, tmp_path: Path) -> Non
     if missing := find(name).missing_from(before.train):
         pytest.skip(f"{name} learns from {', '.join(sorted(missing))}, which the log lacks")
     try:
-        bundles = [fit(name, parts.train, seed=1, cache=tmp_path / str(n)) for n, parts in enumerate((before, after))]
+        small = subject(name, data=base()).config
+        bundles = [
+            fit(name, parts.train, small, seed=1, cache=tmp_path / str(n)) for n, parts in enumerate((before, after))
+        ]
     except CapabilityError as error:
         pytest.skip(str(error))
     one, two = (export_state(bundle.system) for bundle in bundles)

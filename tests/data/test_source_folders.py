@@ -41,6 +41,7 @@ COUNTS: dict[str, tuple[int, int, int, dict[str, int] | None]] = {
     "xrec-yelp": (15_962, 14_085, 393_680, None),
     "news-dkn": (469, 9075, 10_863 + 6576, None),
     "frappe": (957, 4082, 96_203, {"train": 75_773, "test": 18_943}),
+    "frappe-nfm": (913, 4082, 86_582, {"train": 57_722, "test": 28_860}),
     "open-bandit-men": (265, 34, 20_000 + 46 + 69, None),
     "coat": (290, 300, 11_600, {"train": 6960, "test": 4640}),
     "retailrocket": (2174, 30_113, 99_555, {"train": 97_381, "test": 2174}),

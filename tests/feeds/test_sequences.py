@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tastemaker.feeds import interaction_matrix, shared, uniform
 from tastemaker.feeds.sequences import MINUTE_US, Sequences, Windows, cloze, next_items, recent, windows
-from tastemaker.types import EVENT_COLUMNS, CapabilityError, Dataset, Jagged, Requests, UsageError
+from tastemaker.types import EVENT_COLUMNS, CapabilityError, Columns, Dataset, Jagged, Requests, UsageError
 
 N_USERS, N_ITEMS = 5, 7
 EVENT = st.tuples(
@@ -120,6 +120,43 @@ def test_next_items_equal_a_loop(histories: list[list[int]], max_len: int, start
         found += list(zip(batch.users.tolist(), per_row(batch), targets, strict=True))
         assert batch.places is None and batch.longest == np.diff(batch.offsets).max() and len(batch) <= 3
     assert sorted(found) == sorted(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(HISTORIES, st.integers(1, 5), st.booleans(), st.integers(0, 5))
+def test_times_stay_with_their_events(histories: list[list[int]], max_len: int, started: bool, first: int) -> None:
+    """What is read has the time at which it happened, and what is told that of the event which is told."""
+    data = of_histories(histories)
+    seen = windows(data, max_len, which="all", times=True).least(1 if started else 2)
+    if not len(seen):
+        return
+    feed = next_items(seen, 100, start=N_ITEMS if started else None)
+    batch = feed.make(np.arange(len(seen)), np.random.default_rng(0)).take(slice(first, None))
+    assert len(batch.times) == len(batch.asked) == len(batch.items)
+    for row, (a, b) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+        whole, minutes = (
+            histories[int(batch.users[row])],
+            (batch.times[a:b] // MINUTE_US, batch.asked[a:b] // MINUTE_US),
+        )
+        assert [whole[m] for m in minutes[1]] == batch.targets[a:b].tolist()
+        read = batch.items[a + started : b].tolist()
+        assert [whole[m] for m in minutes[0][started:]] == read
+        assert np.array_equal(minutes[0][1:], minutes[1][:-1]), "what is told at a place is read at the next"
+        assert not started or minutes[0][0] == minutes[1][0], "the start is as old as the first event"
+
+
+def test_times_of_requests() -> None:
+    items = Jagged.from_lists([[5, 9, -1, 6, 4], [], [3]], dtype=np.int32)
+    history = Jagged(Columns(item=items.values, time=np.array([10, 20, 30, 40, 50, 60])), items.offsets)
+    asked = Requests(3, history=history, now=np.array([70, 80, 90]))
+    found = recent(asked, N_ITEMS, 2, start=N_ITEMS, times=True)
+    assert per_row(found) == [[N_ITEMS, 6, 4], [N_ITEMS], [N_ITEMS, 3]]
+    assert found.times.tolist() == [40, 40, 50, 80, 60, 60] and found.asked.tolist() == [40, 50, 70, 80, 60, 90]
+    at_once = recent(asked.with_(now=None), N_ITEMS, 3, times=True)
+    assert at_once.times.tolist() == [10, 40, 50, 60] and at_once.asked.tolist() == [40, 50, 50, 60]
+    unsaid = recent(Requests.of_items([[1, 2]], now=[7]), N_ITEMS, 3, start=N_ITEMS, times=True)
+    assert not unsaid.times.any() and not unsaid.asked.any()
+    assert recent(asked, N_ITEMS, 2).times is None
 
 
 def test_one_event_teaches_the_start_and_nothing_else() -> None:

@@ -122,3 +122,9 @@ def test_a_damaged_encoder_is_refused() -> None:
             TfidfSvd.of({**state, name: broken})
     with pytest.raises(BundleError, match="axes"):
         TfidfSvd.of({name: state[name] for name in ("words", "rarity")})
+
+
+def test_numbers_and_lists_of_numbers_are_words_where_they_are_named() -> None:
+    items = pl.DataFrame({"item": [1, 2], "title": ["a cup", None], "tags": [[3, 14], None], "year": [1999, None]})
+    assert item_texts(items) == ["a cup", ""]
+    assert item_texts(items, ("title", "tags", "year")) == ["a cup. 3 14. 1999", ". . "]

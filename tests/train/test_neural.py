@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tastemaker.contracts import Alternate, Epochs, Optimiser, Plateau, Program, Train, system
+from tastemaker.contracts import Alternate, Epochs, Fit, Optimiser, Plateau, Program, Train, system
 from tastemaker.data import split, synthetic
-from tastemaker.feeds import RowFeed, interaction_matrix, triplets
+from tastemaker.feeds import RowFeed, interaction_matrix, triplets, uniform
+from tastemaker.nn import losses
 from tastemaker.nn.table import Table
 from tastemaker.train import Hardware, fit
 from tastemaker.train.bundle import export_state
@@ -388,3 +389,61 @@ def test_a_program_needs_parameters_and_a_module(parts: Split) -> None:
 
     with pytest.raises(UsageError, match=r"nn\.Module"):
         fit(Bare, parts)
+
+
+SEEN: list[tuple[int, int]] = []
+
+
+@system("counts", family="classical", title="x", paper="none", needs={"users"})
+class Counts(nn.Module):
+    """Counts events before it learns anything, and draws a number at the start of each epoch."""
+
+    drawn: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        epochs: int = setting(3, "Epochs.")
+
+    def __init__(self, config: Any, schema: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.users, self.things = Table(schema.n_users, 4), Table(schema.n_items, 4)
+        self.register_buffer("drawn", torch.zeros(config.epochs, dtype=torch.int64))
+
+    def program(self, data: Dataset) -> Program:
+        SEEN.append((data.n_events, (yield Fit(lambda: data.n_events))))
+        matrix = interaction_matrix(data)
+        yield Train(
+            triplets(matrix, 64, uniform(matrix, 1)),
+            lambda batch: (self.users(batch.users), self.things(batch.items), self.things(batch.negatives[:, 0])),
+            lambda read, batch: losses.bpr((read[0] * read[1]).sum(1), (read[0] * read[2]).sum(1, keepdim=True)),
+            until=Plateau("ndcg@10", 5, 1, self.config.epochs),
+            every_epoch=self.draw,
+        )
+
+    def draw(self, epoch: int) -> None:
+        self.drawn[epoch] = torch.randint(2**40, ())
+
+    def queries(self, requests: Requests) -> Tensor:
+        return self.users.known(requests.users)
+
+    def items(self, numbers: Any = None) -> Tensor:
+        return self.things.weight if numbers is None else self.things(numbers)
+
+
+def test_what_was_kept_of_all_events_is_not_used_while_some_are_held_back(tmp_path: Path) -> None:
+    SEEN.clear()
+    data = synthetic(60, n_items=40, seed=1)
+    for _ in range(2):  # the second time all stages are recalled
+        fit(Counts, data, run=tmp_path / "run")
+    assert len({given for given, _ in SEEN}) == 2, "all events, and those that are left beside what judges"
+    assert all(given == counted for given, counted in SEEN), SEEN
+
+
+def test_what_an_epoch_draws_follows_from_the_seed(tmp_path: Path) -> None:
+    data = split(synthetic(60, n_items=40, seed=1), "ratio:0.8,0.1,0.1")
+    whole = fit(Counts, data, seed=3).system.drawn
+    assert len(set(whole.tolist())) == 3
+    torch.manual_seed(99)
+    assert torch.equal(fit(Counts, data, seed=3).system.drawn, whole)
+    assert not torch.equal(fit(Counts, data, seed=4).system.drawn, whole)

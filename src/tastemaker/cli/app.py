@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tastemaker.cli import EXIT_CODES
+from tastemaker.cli.audit import audit
 from tastemaker.cli.choose import choose
 from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
@@ -47,6 +48,7 @@ app.command()(fit)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(audit)
 app.command()(recommend)
 app.add_typer(pipeline_app, name="pipeline")
 app.command()(serve)

@@ -11,6 +11,7 @@ EXTRAS = {
     "ann": ("faiss", "approximate search for catalogues of millions"),
     "ddp": ("accelerate", "training in several processes"),
     "images": ("PIL", "posters of the synthetic catalogue"),
+    "language": ("transformers", "texts and generation by open-weight models"),
     "serve": ("fastapi", "the server: HTTP, MCP, the web app, the event log"),
     "stores": ("psycopg", "PostgreSQL and Redis; reading from databases"),
     "interop": ("pandas", "pandas frames in and out"),

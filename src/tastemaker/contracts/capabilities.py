@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from tastemaker.types import Actions, Array, Feedback, Reason, Requests, Samples, Slates, State
+from tastemaker.types import Actions, Array, Decoding, Feedback, Reason, Requests, Samples, Slates, State
 
 S = TypeVar("S")
 D = TypeVar("D")
@@ -59,7 +59,7 @@ class Retrieves(Protocol):
 class Generates(Protocol):
     """Writes answers token by token, and can say how likely an answer is."""
 
-    def generate(self, requests: Requests, n: int, decoding: Any) -> Samples: ...
+    def generate(self, requests: Requests, n: int, decoding: Decoding) -> Samples: ...
 
     def logp(self, requests: Requests, samples: Samples) -> Array:
         """Log-probability of each token, differentiable, in the order of `samples.tokens.values`."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from tastemaker.types import Dataset
+from tastemaker.types import Dataset, SystemRef
 
 
 class Precompute:
@@ -21,7 +21,7 @@ class Precompute:
 
 
 class Fit:
-    """A one-shot estimate: `function(*args, **kwargs)`.
+    """A one-shot estimate: `function(*args, **kwargs)`; with a `SystemRef` and a dataset: that system, fitted on it.
 
     With `rng="purpose"` the function gets a NumPy generator of its own as the keyword `rng`. `label` names the
     step, `of` says how many there will be (a sweep of an alternating method is one Fit: a run can stop between).
@@ -29,7 +29,7 @@ class Fit:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | SystemRef,
         *args: Any,
         rng: str | None = None,
         label: str | None = None,
@@ -95,7 +95,7 @@ class Feed(Protocol):
 
 
 class Batch(Protocol):
-    """A frozen dataclass of arrays; `take` gives some of its rows, what one of several processes works on."""
+    """A frozen dataclass of arrays. `take`: the rows one process works on; `owners`, if given: each loss's user [N]."""
 
     def __len__(self) -> int: ...
 
@@ -107,8 +107,9 @@ class Train:
     """Gradient steps: feed -> gather(batch) -> tensors -> objective(tensors, batch) -> [N], one loss a row.
 
     The batch comes as the feed's own class, its arrays tensors on the system's device. Both seams are pure, so that
-    a transform may wrap them. `every_epoch(epoch)` and `after_step(step)` count from 0; what they change of the
-    system lies in its buffers, where a checkpoint finds it. parameters: those to move; None: all of the system.
+    a transform may wrap them. `every_epoch(epoch)` and `after_step(step)` count from 0; what they draw follows from
+    the run's seed, and what they change of the system lies in its buffers, where a checkpoint finds it.
+    parameters: those to move; None: all of the system.
     """
 
     feed: Feed

@@ -6,7 +6,10 @@ from typing import Any
 
 from tastemaker.evaluate.compare import Comparison, compare
 from tastemaker.evaluate.expressiveness import Closeness, closeness, look_alike, nodes_told_apart, refine
+from tastemaker.evaluate.interactive import interact
 from tastemaker.evaluate.metrics import Metric
+from tastemaker.evaluate.off_policy import off_policy
+from tastemaker.evaluate.pointwise import Questions, pointwise
 from tastemaker.evaluate.ranking import METRICS, evaluate
 from tastemaker.evaluate.report import Figure, Report, Statistics
 from tastemaker.evaluate.statistics import benjamini_hochberg, bootstrap, holm, paired_permutation, paired_t
@@ -17,6 +20,7 @@ __all__ = [
     "Comparison",
     "Figure",
     "Metric",
+    "Questions",
     "Report",
     "Statistics",
     "benjamini_hochberg",
@@ -25,10 +29,13 @@ __all__ = [
     "compare",
     "evaluate",
     "holm",
+    "interact",
     "look_alike",
     "nodes_told_apart",
+    "off_policy",
     "paired_permutation",
     "paired_t",
+    "pointwise",
     "refine",
 ]
 

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import special
 
 from tastemaker.evaluate.metrics import Metric
 from tastemaker.evaluate.report import Figure, Report, base, plain
 from tastemaker.evaluate.statistics import (
-    Floats,
     benjamini_hochberg,
     bootstrap,
     holm,
     paired_permutation,
     paired_t,
+    t_interval,
 )
 from tastemaker.types import NotFound, UsageError, nearest, replace_file, replace_folder
 
@@ -400,7 +399,7 @@ def _tests(
         for q, (i, j) in enumerate(pairs):
             difference = tables[m][:, i] - tables[m][:, j]
             by_t[m, q] = paired_t(difference)[0]
-            mean, reach = _t_interval(difference, level)
+            mean, reach = t_interval(difference, level)
             rows.append(
                 {
                     "metric": name,
@@ -416,14 +415,6 @@ def _tests(
     columns = {"p_permutation": by_flips, "p_t": by_t, "p_holm": adjusted["holm"], "p_bh": adjusted["bh"]}
     columns["p"] = adjusted[correction]
     return pl.DataFrame(rows).hstack([pl.Series(name, values.ravel()) for name, values in columns.items()])
-
-
-def _t_interval(difference: Floats, level: float) -> tuple[float, float]:
-    there = difference[~np.isnan(difference)]
-    if len(there) < 2:
-        return (float(there.mean()) if len(there) else math.nan), math.nan
-    reach = special.stdtrit(len(there) - 1, (1 + level) / 2) * there.std(ddof=1) / math.sqrt(len(there))
-    return float(there.mean()), float(reach)
 
 
 def _no_tests() -> pl.DataFrame:

@@ -5,6 +5,7 @@ U users (requests), M columns (metrics, or systems x metrics), R resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,18 @@ def paired_t(differences: NDArray[Any]) -> Floats:
     p = 2 * special.stdtr(np.maximum(n - 1, 1), -np.abs(statistic))
     p = np.where(flat, np.where(mean == 0, 1.0, 0.0), p)
     return np.where(n < 2, np.nan, p)
+
+
+def t_interval(differences: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The mean of paired differences [N], and half its t interval; NaN differences are left out.
+
+    Half is NaN with fewer than two differences, the mean too without any.
+    """
+    there = differences[~np.isnan(differences)]
+    if len(there) < 2:
+        return (float(there.mean()) if len(there) else math.nan), math.nan
+    reach = special.stdtrit(len(there) - 1, (1 + level) / 2) * there.std(ddof=1) / math.sqrt(len(there))
+    return float(there.mean()), float(reach)
 
 
 def paired_permutation(

@@ -40,27 +40,12 @@ class Subject:
         if isinstance(system, Slates):
             if len(system) != n_cases:
                 raise UsageError(f"{n_cases} cases need {n_cases} lists, got {len(system)}")
-            about = {"label": name or "lists", "name": None, "config": {}, "tuning": plain(tuning)}
-            return cls(about, slates=system)
-        bundle = system if hasattr(system, "info") and hasattr(system, "retriever") else None
-        inner = system if bundle is None else bundle.system
-        info = getattr(inner, "__tastemaker__", None) if bundle is None else bundle.info
-        known = info if isinstance(info, SystemInfo) else None
-        config = getattr(inner if bundle is None else bundle, "config", None)
+            return cls(about(system, name=name, tuning=tuning), slates=system)
+        bundle, inner = unpacked(system)
         schema = getattr(inner if bundle is None else bundle, "schema", None)
         stored = {} if bundle is None else bundle.about
-        called = known.name if known else type(inner).__name__
-        about = {
-            "label": name or called,
-            "name": called,
-            "version": known.version if known else None,
-            "config": plain(config_to_json(config)) if hasattr(config, "__dataclass_fields__") else {},
-            "seed": stored.get("seed"),
-            "fit": plain(stored.get("fit")),
-            "tuning": plain(stored.get("tuning") if tuning is None else tuning),
-        }
         return cls(
-            about,
+            about(system, name=name, tuning=tuning),
             system=inner,
             retriever=retriever(inner, budget_mb=budget_mb) if bundle is None else bundle.retriever,
             n_users=getattr(schema, "n_users", None),
@@ -105,3 +90,30 @@ class Subject:
         if requests.exclude is not None and requests.exclude.values.max(initial=-1) >= n_items:
             changes["exclude"] = requests.exclude.where(requests.exclude.values < n_items)
         return requests.with_(**changes) if changes else requests
+
+
+def unpacked(system: Any) -> tuple[Any, Any]:
+    """The bundle, where it is one, and the system inside."""
+    bundle = system if hasattr(system, "info") and hasattr(system, "retriever") else None
+    return bundle, system if bundle is None else bundle.system
+
+
+def about(system: Any, *, name: str | None, tuning: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a report says of whatever was judged."""
+    if isinstance(system, Slates):
+        return {"label": name or "lists", "name": None, "config": {}, "tuning": plain(tuning)}
+    bundle, inner = unpacked(system)
+    info = getattr(inner, "__tastemaker__", None) if bundle is None else bundle.info
+    known = info if isinstance(info, SystemInfo) else None
+    config = getattr(inner if bundle is None else bundle, "config", None)
+    stored = {} if bundle is None else bundle.about
+    called = known.name if known else type(inner).__name__
+    return {
+        "label": name or called,
+        "name": called,
+        "version": known.version if known else None,
+        "config": plain(config_to_json(config)) if hasattr(config, "__dataclass_fields__") else {},
+        "seed": stored.get("seed"),
+        "fit": plain(stored.get("fit")),
+        "tuning": plain(stored.get("tuning") if tuning is None else tuning),
+    }

@@ -83,6 +83,11 @@ class Bags:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def owners(self) -> Any:
+        """The user of each row [B]."""
+        return self.rows
+
     def take(self, rows: slice) -> Bags:
         offsets, items, values = cut_bags(rows, self.offsets, self.items, self.values)
         return Bags(self.rows[rows], items, values, offsets)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tastemaker.feeds.feed import RowFeed, Rows
 from tastemaker.feeds.negatives import Sampler
-from tastemaker.types import CapabilityError, Dataset, Requests, UsageError
+from tastemaker.types import CapabilityError, Dataset, Jagged, Requests, UsageError
 
 Ints = NDArray[np.int64]
 Which = Literal["last", "all"]
@@ -34,6 +34,8 @@ class Sequences:
         targets: [M] int64, items to be told
         places: [M] int64, rising: where in `items` each target is to be told; None: at every place, M = N
         negatives: [M, n] int64, or [n] where the whole batch shares them, or None
+        times: [N] int64, when what is read happened, in the dataset's time unit, or None
+        asked: [N] int64, when what follows happened, or is asked for, or None
     """
 
     users: Any
@@ -43,9 +45,19 @@ class Sequences:
     longest: int
     places: Any = None
     negatives: Any = None
+    times: Any = None
+    asked: Any = None
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @property
+    def owners(self) -> Any:
+        """The user of each target [M]."""
+        lengths = self.offsets[1:] - self.offsets[:-1]
+        users = self.users
+        whose = users.repeat(lengths) if isinstance(users, np.ndarray) else users.repeat_interleave(lengths)
+        return whose if self.places is None else whose[self.places]
 
     def take(self, rows: slice) -> Sequences:
         """Whole sequences, with their targets."""
@@ -63,6 +75,8 @@ class Sequences:
             int(np.diff(offsets).max(initial=0)),
             None if self.places is None else self.places[low:high] - start,
             self.negatives if shared else self.negatives[low:high],
+            None if self.times is None else self.times[start:stop],
+            None if self.asked is None else self.asked[start:stop],
         )
 
 
@@ -70,13 +84,14 @@ class Sequences:
 class Windows:
     """Stretches of histories: window w is items[starts[w]:stops[w]], of the user users[w], oldest first.
 
-    Shapes: items [E] int64; users, starts, stops [W] int64
+    Shapes: items [E] int64; users, starts, stops [W] int64; times [E] int64, or None where they are not read
     """
 
     items: Ints
     users: Ints
     starts: Ints
     stops: Ints
+    times: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -84,17 +99,28 @@ class Windows:
     def least(self, n: int) -> Windows:
         """The windows of at least `n` events."""
         keep = self.stops - self.starts >= n
-        return Windows(self.items, self.users[keep], self.starts[keep], self.stops[keep])
+        return Windows(self.items, self.users[keep], self.starts[keep], self.stops[keep], self.times)
 
     def gather(self, rows: Rows, spare: int = 0) -> tuple[Ints, Ints]:
         """Items of the named windows end to end, and offsets [B + 1]; `spare` places before each hold -1."""
-        starts, lengths = self.starts[rows] - spare, self.stops[rows] - self.starts[rows] + spare
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        source, offsets = self._places(rows, spare)
         items = self.items[np.maximum(source, 0)]
         for place in range(spare):
             items[offsets[:-1] + place] = -1
         return items, offsets
+
+    def gather_times(self, rows: Rows, spare: int = 0) -> Ints | None:
+        """Times as `gather` gives items, where they are read; the spare places hold the time of the first event."""
+        if self.times is None:
+            return None
+        source, offsets = self._places(rows, spare)
+        first = np.repeat(self.starts[rows], np.diff(offsets))
+        return self.times[np.maximum(source, first)]
+
+    def _places(self, rows: Rows, spare: int) -> tuple[Ints, Ints]:
+        starts, lengths = self.starts[rows] - spare, self.stops[rows] - self.starts[rows] + spare
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
 
 
 def windows(
@@ -105,6 +131,7 @@ def windows(
     stride: int | None = None,
     sessions: bool = False,
     gap: float | None = None,
+    times: bool = False,
 ) -> Windows:
     """Cut the users' choices into windows of at most `max_len` events; users without a choice have none.
 
@@ -114,6 +141,7 @@ def windows(
         stride: default: `max_len`, so that windows do not overlap.
         sessions: cut at sessions first, each then being a history: by the column `session` where events have it.
         gap: minutes between two events that end a session; in the place of the column.
+        times: whether windows know when their events happened.
 
     Raises:
         CapabilityError: sessions are asked for, and events have neither the column nor times on a clock.
@@ -123,6 +151,7 @@ def windows(
         raise UsageError(f"windows hold at least one event, strides at most a window: got {max_len} and {stride}")
     chosen = data.interactions()
     items, users = (chosen[name].to_numpy().astype(np.int64) for name in ("item", "user"))
+    moments = chosen["time"].to_numpy() if times else None
     new = np.ones(len(items), dtype=np.bool_)
     new[1:] = users[1:] != users[:-1]
     if sessions or gap is not None:
@@ -130,6 +159,7 @@ def windows(
             session = chosen["session"].fill_null(-1).to_numpy()
             order = np.lexsort((session, users))  # sessions of a user may take turns
             items, users, session = items[order], users[order], session[order]
+            moments = None if moments is None else moments[order]
             new[1:] = (users[1:] != users[:-1]) | (session[1:] != session[:-1])
         elif gap is not None and data.time_unit == "us":
             new[1:] |= np.diff(chosen["time"].to_numpy()) > gap * MINUTE_US
@@ -147,7 +177,7 @@ def windows(
         back = np.arange(len(starts)) - np.repeat(np.cumsum(counts) - counts, counts)
         stops = stops - back * step
     starts = np.maximum(starts, stops - max_len)
-    return Windows(items, users[starts], starts, stops)
+    return Windows(items, users[starts], starts, stops, moments)
 
 
 def next_items(
@@ -172,7 +202,11 @@ def next_items(
         offsets = offsets - np.arange(len(offsets))
         lengths, users = np.diff(offsets), usable.users[rows]
         drawn = None if negatives is None else negatives(np.repeat(users, lengths), rng)
-        return Sequences(users, whole[read], offsets, whole[told], int(lengths.max()), negatives=drawn)
+        when = usable.gather_times(rows, 0 if start is None else 1)
+        times, asked = (None, None) if when is None else (when[read], when[told])
+        return Sequences(
+            users, whole[read], offsets, whole[told], int(lengths.max()), negatives=drawn, times=times, asked=asked
+        )
 
     return RowFeed(len(usable), batch_size, make, live=getattr(negatives, "live", False))
 
@@ -215,7 +249,13 @@ def cloze(
 
 
 def recent(
-    requests: Requests, n_items: int, max_len: int, *, start: int | None = None, mask: int | None = None
+    requests: Requests,
+    n_items: int,
+    max_len: int,
+    *,
+    start: int | None = None,
+    mask: int | None = None,
+    times: bool = False,
 ) -> Sequences:
     """The last `max_len` events of the requests' histories, as a feed would show them; there are no targets.
 
@@ -224,6 +264,8 @@ def recent(
     Args:
         start: a number that is read before the first event, as by `next_items`.
         mask: a number that is read after the last event, as by `cloze`.
+        times: whether to say when events happened (not with a mask). Where histories do not say it, all happened at
+            once; who does not say when he asks does so right after his last event.
     """
     items = requests.items()
     known = items.where(items.values < n_items) if (items.values >= n_items).any() else items
@@ -238,4 +280,29 @@ def recent(
     if mask is not None:
         values[offsets[1:] - 1] = mask
     users = np.full(len(lengths), -1) if requests.users is None else requests.users.astype(np.int64)
-    return Sequences(users, values, offsets, np.empty(0, dtype=np.int64), int(lengths.max(initial=0)))
+    when = _times(requests, n_items, max_len, offsets, before) if times else (None, None)
+    none = np.empty(0, dtype=np.int64)
+    return Sequences(users, values, offsets, none, int(lengths.max(initial=0)), times=when[0], asked=when[1])
+
+
+def _times(requests: Requests, n_items: int, max_len: int, offsets: Ints, before: int) -> tuple[Ints, Ints]:
+    """When what `recent` reads happened [N], and when what follows did or is asked for [N]."""
+    assert requests.history is not None
+    columns = requests.history.values
+    told = columns["time"].astype(np.int64) if "time" in columns else np.zeros(columns.n_rows, dtype=np.int64)
+    items = columns["item"]
+    kept = Jagged(told, requests.history.offsets).where((items >= 0) & (items < n_items)).last(max_len)
+    some = kept.lengths > 0
+    ends = np.zeros(len(kept), dtype=np.int64)  # without events, nothing has happened yet
+    ends[some] = kept.values[kept.offsets[1:][some] - 1]
+    now = ends if requests.now is None or "time" not in columns else requests.now
+    times = np.empty(offsets[-1], dtype=np.int64)
+    times[np.arange(len(kept.values)) + (kept.rows + 1) * before] = kept.values
+    if before:
+        times[offsets[:-1]] = np.where(some, 0, now)
+        times[offsets[:-1][some]] = kept.values[kept.offsets[:-1][some]]
+    asked = np.empty_like(times)
+    asked[:-1] = times[1:]
+    filled = np.diff(offsets) > 0
+    asked[offsets[1:][filled] - 1] = now[filled]
+    return times, asked

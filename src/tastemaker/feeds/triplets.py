@@ -39,6 +39,11 @@ class Triplets:
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def owners(self) -> Any:
+        """The user of each choice [B]."""
+        return self.users
+
     def take(self, rows: slice) -> Triplets:
         negatives = self.negatives[rows] if self.negatives.ndim > 1 else self.negatives
         marked = None if self.clashes is None else self.clashes[rows]

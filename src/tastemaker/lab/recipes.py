@@ -17,7 +17,7 @@ import tastemaker
 from tastemaker.contracts import find
 from tastemaker.data import filters, split
 from tastemaker.data.sources import get
-from tastemaker.evaluate import evaluate
+from tastemaker.evaluate import evaluate, pointwise
 from tastemaker.train import fit
 from tastemaker.types import (
     ConfigError,
@@ -64,6 +64,7 @@ class Entry(BaseModel):
 class Recipe(BaseModel):
     """One experiment: dataset, filters, split, metrics, systems.
 
+    protocol: lists over the catalogue ("ranking"), or predictions of labelled rows ("pointwise")
     unmasked: also judge lists in which items seen before may stand; those figures are called "ndcg@10 unmasked"
     """
 
@@ -75,6 +76,7 @@ class Recipe(BaseModel):
     split: str
     seed: int = 0
     part: Part = "test"
+    protocol: Literal["ranking", "pointwise"] = "ranking"
     ks: list[int] = [10, 20]
     metrics: list[str] = ["recall", "ndcg"]
     unmasked: bool = False
@@ -177,9 +179,12 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | 
     bundle = fit(entry.name, parts, entry.config, transforms=entry.transforms, refit=entry.refit, **how)
     judged: dict[str, Any] = {"part": recipe.part, "ks": tuple(recipe.ks), "metrics": list(recipe.metrics)}
     with metered() as cost:
-        report = evaluate(bundle, parts, **judged)
+        if recipe.protocol == "pointwise":
+            report = pointwise(bundle, parts, part=recipe.part, metrics=list(recipe.metrics))
+        else:
+            report = evaluate(bundle, parts, **judged)
     reports = {"": report}
-    if recipe.unmasked:
+    if recipe.unmasked and recipe.protocol == "ranking":
         reports[" unmasked"] = evaluate(bundle, parts, exclude_seen=False, **judged)
     figures = {name + mark: value for mark, one in reports.items() for name, value in one.values().items()}
     intervals = {name + mark: pair for mark, one in reports.items() for name, pair in one.intervals().items()}
@@ -249,7 +254,9 @@ def _about(recipe: Recipe, parts: Split) -> dict[str, Any]:
             "warnings": list(parts.warnings),
         },
         "part": recipe.part,
-        "protocol": "full catalogue, items seen in training and validation left out"
+        "protocol": "labelled rows, each predicted in its context"
+        if recipe.protocol == "pointwise"
+        else "full catalogue, items seen in training and validation left out"
         + (" (unmasked: not left out)" if recipe.unmasked else ""),
     }
 

@@ -89,7 +89,7 @@ def _colours(image: Floats) -> Floats:
     at = [np.minimum((part * n).astype(np.int64), n - 1) for part, n in steps]
     place = (at[0] * SATURATIONS + at[1]) * VALUES + at[2]
     counts = np.bincount(place.ravel(), minlength=HUES * SATURATIONS * VALUES)
-    return np.sqrt(counts / counts.sum()).astype(np.float32)
+    return np.asarray(np.sqrt(counts / counts.sum()), dtype=np.float32)
 
 
 def _edges(image: Floats) -> Floats:
@@ -98,7 +98,7 @@ def _edges(image: Floats) -> Floats:
     down, across = np.gradient(grey)
     length = np.hypot(down, across)
     direction = (np.arctan2(down, across) / np.pi % 1 * DIRECTIONS).astype(np.int64) % DIRECTIONS
-    both = _cells(np.stack([length, direction], axis=2).astype(np.float32))
+    both: Floats = _cells(np.stack([length, direction], axis=2).astype(np.float32))
     cell = np.arange(GRID * GRID)[:, None] * DIRECTIONS
     place = (cell + both[:, :, 1].astype(np.int64)).ravel()
     counts = np.bincount(place, both[:, :, 0].ravel(), minlength=GRID * GRID * DIRECTIONS)

@@ -111,7 +111,7 @@ def fit_text(
 
 
 def item_texts(items: pl.DataFrame, columns: Sequence[str] = ()) -> list[str]:
-    """One text a row: words and lists of words of the named columns, in their order.
+    """One text a row: words and lists of words of the named columns, in their order; numbers are words too.
 
     Args:
         columns: none named: every column of text or lists of text, but for the ids.
@@ -125,7 +125,11 @@ def item_texts(items: pl.DataFrame, columns: Sequence[str] = ()) -> list[str]:
         if name not in items.columns:
             raise NotFound(f"the items have no column {name!r}", hint=nearest(name, wordy))
     parts = [
-        (pl.col(name).list.join(" ") if items.schema[name] == listed else pl.col(name).cast(pl.String)).fill_null("")
+        (
+            pl.col(name).cast(listed).list.join(" ")
+            if isinstance(items.schema[name], pl.List)
+            else pl.col(name).cast(pl.String)
+        ).fill_null("")
         for name in columns or wordy
     ]
     joined = items.select(pl.concat_str(parts, separator=". ") if parts else pl.lit("")).to_series()

@@ -253,6 +253,7 @@ class Entry:
         reasons = self._reasons(requests, slates, questions)
         rows, scores = slates.items.tolist(), slates.scores.tolist()
         logps = None if slates.logp is None else slates.logp.tolist()
+        traces = {} if slates.trace is None else {name: column.tolist() for name, column in slates.trace.items()}
         answers = []
         for b, question in enumerate(questions):
             end = question.skip + question.k
@@ -267,6 +268,7 @@ class Entry:
                     if reasons is not None and question.explain
                     else None,
                     len(row) > end,
+                    {name: column[b] for name, column in traces.items()},
                 )
             )
         return answers

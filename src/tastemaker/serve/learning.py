@@ -2,15 +2,18 @@
 
 One task does this for all systems, a system at a time, so snapshots follow each other. What arrives while a delta is
 computed goes into the next. Feedback is in the log before it is here: what a crash loses of the learning, a refresh
-brings back.
+brings back. An event that names a list comes with the list's trace, as it was served, though another snapshot may
+answer by now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +22,7 @@ from tastemaker.serve.entry import Entry
 from tastemaker.serve.log import Event
 from tastemaker.serve.questions import Question
 from tastemaker.serve.runtime import Runtime
-from tastemaker.types import Columns, Feedback, Jagged
+from tastemaker.types import Columns, Feedback, Jagged, Slates
 
 log = logging.getLogger("tastemaker.server")
 MOST = 4096  # events of one delta
@@ -61,12 +64,14 @@ class Learning:
 
     def learn(self, entry: Entry, events: Sequence[Event]) -> Entry | None:
         """Put an entry that has learnt from these events in the place of an entry; None: they say nothing to it."""
-        feedback = feedback_of(entry, events)
-        if feedback is None:
+        named = {event.slate for event in events if event.slate is not None}
+        parts = feedback_of(entry, events, self.runtime.log.traces(entry.name, named) if named else {})
+        if not parts:
             return None
         bundle = copy(entry.bundle)
         bundle.__dict__.pop("retriever", None)  # it holds the old system
-        bundle.system = entry.system.apply(entry.system.update(feedback))
+        delta = reduce(entry.system.merge, [entry.system.update(part) for part in parts])
+        bundle.system = entry.system.apply(delta)
         count = int(entry.snapshot.partition("+")[2] or 0) + 1
         fresh = Entry(entry.name, bundle, snapshot=f"{entry.snapshot.partition('+')[0]}+{count}")
         fresh.warm()
@@ -76,23 +81,43 @@ class Learning:
         return fresh
 
 
-def feedback_of(entry: Entry, events: Sequence[Event]) -> Feedback | None:
-    """Events on items the entry knows, a row a user, oldest first."""
+def feedback_of(
+    entry: Entry, events: Sequence[Event], traces: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Feedback]:
+    """Events on items the entry knows, oldest first: a row a user and list, in one part for each kind of trace.
+
+    traces: of lists, by name; events of other lists, or of none, have a row a user, and no trace
+    """
     numbers = entry.bundle.items.numbers([event.item or "" for event in events])
-    kept = [(event, int(number)) for event, number in zip(events, numbers.tolist(), strict=True) if number >= 0]
-    if not kept:
-        return None
-    users = list(dict.fromkeys(event.user for event, _ in kept))
-    place = {user: row for row, user in enumerate(users)}
+    known = [(event, int(number)) for event, number in zip(events, numbers.tolist(), strict=True) if number >= 0]
+    parts: dict[Any, list[tuple[Event, int, Any]]] = {}
+    for event, number in known:
+        trace = (traces or {}).get(event.slate or "", {})
+        arrays = {name: np.asarray(value) for name, value in trace.items()}
+        kind = tuple(sorted((name, a.shape, a.dtype.kind) for name, a in arrays.items() if a.dtype.kind in "biuf"))
+        parts.setdefault(kind, []).append((event, number, arrays))
+    return [_part(entry, kept, [name for name, *_ in kind]) for kind, kept in parts.items()]
+
+
+def _part(entry: Entry, kept: Sequence[tuple[Event, int, Any]], names: Sequence[str]) -> Feedback:
+    """Feedback whose lists all have these columns of numbers in their trace."""
+    keys = [(event.user, event.slate if names else None) for event, *_ in kept]
+    first = {key: at for at, key in reversed(list(enumerate(keys)))}
+    askers = list(dict.fromkeys(keys))
+    place = {key: row for row, key in enumerate(askers)}
+    events = [event for event, *_ in kept]
     columns = Columns(
-        item=np.array([number for _, number in kept], dtype=np.int32),
-        position=np.array([-1 if event.position is None else event.position for event, _ in kept], dtype=np.int32),
-        kind=np.array([event.kind for event, _ in kept], dtype=object),
-        value=np.array([1.0 if event.value is None else event.value for event, _ in kept], dtype=np.float32),
-        time=np.array([event.time for event, _ in kept], dtype=np.int64),
+        item=np.array([number for _, number, _ in kept], dtype=np.int32),
+        position=np.array([-1 if event.position is None else event.position for event in events], dtype=np.int32),
+        kind=np.array([event.kind for event in events], dtype=object),
+        value=np.array([1.0 if event.value is None else event.value for event in events], dtype=np.float32),
+        time=np.array([event.time for event in events], dtype=np.int64),
     )
-    rows = np.array([place[event.user] for event, _ in kept])
-    order = np.argsort(rows, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(users)))])
-    requests = entry.requests([Question(user=user) for user in users])
-    return Feedback(requests, events=Jagged(columns.take(order), offsets))
+    slates = None
+    if names:
+        trace = {name: np.stack([kept[first[key]][2][name] for key in askers]) for name in names}
+        none = np.empty((len(askers), 0), dtype=np.int32)
+        slates = Slates(none, none.astype(np.float32), trace=Columns(trace))
+    requests = entry.requests([Question(user=user) for user, _ in askers])
+    rows = np.array([place[key] for key in keys])
+    return Feedback(requests, events=Jagged.from_rows(rows, columns, len(askers)), slates=slates)

@@ -330,6 +330,17 @@ class EventLog:
                 found[row.user].append(event_of(row[1:]))
         return found
 
+    def traces(self, system: str, slates: Iterable[str]) -> dict[str, dict[str, JSON]]:
+        """The traces of lists that `system` answered with, by the lists' names; of others there is none."""
+        table, names = tables.slates, sorted(set(slates))
+        found: dict[str, dict[str, JSON]] = {}
+        with telling(READING), self.engine.connect() as connection:
+            for start in range(0, len(names), CHUNK):
+                wanted = table.c.slate.in_(names[start : start + CHUNK]) & (table.c.system == system)
+                for slate, trace in connection.execute(sa.select(table.c.slate, table.c.trace).where(wanted)):
+                    found[slate] = orjson.loads(trace)
+        return found
+
     def changed_since(self, last: int | None) -> tuple[list[str], int]:
         """The users of events that came after the event of number `last`, and the last number now; None: that alone.
 

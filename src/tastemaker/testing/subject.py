@@ -18,7 +18,8 @@ from tastemaker.types import Cases, Dataset, Requests, Slates, Split, request_se
 K = 10
 SEED = 7
 SMALL = {"dim": 32, "epochs": 20, "every": 5, "max_len": 20, "batch_size": 256, "lr": 0.01}
-"""Settings that trained systems share by name, at sizes for which seconds are enough."""
+"""Settings that trained systems share by name, at sizes for which seconds are enough; a class may name others in
+`small`, as one does that learns from many more rows."""
 
 
 @dataclass(eq=False)
@@ -64,7 +65,8 @@ def subject(name: str, config: Mapping[str, Any] | None = None, *, data: Dataset
     """The system `name` on the synthetic dataset, or on a dataset of your own; made small, where settings allow."""
     data = synthetic(300, n_items=200, seed=3) if data is None else data
     info = find(name)
-    small = {setting: value for setting, value in SMALL.items() if setting in settings(info.config)}
+    sizes = {**SMALL, **getattr(info.cls, "small", {})}
+    small = {setting: value for setting, value in sizes.items() if setting in settings(info.config)}
     return Subject(info, {**small, **(config or {})}, data, split(data, "ratio:0.8,0,0.2", seed=5))
 
 

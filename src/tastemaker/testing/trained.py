@@ -16,7 +16,7 @@ from tastemaker.data import holdout
 from tastemaker.testing.subject import SEED, Subject
 from tastemaker.train.bundle import export_state
 from tastemaker.train.engine import built, run_stage
-from tastemaker.train.run import Ranking, Run
+from tastemaker.train.run import Run, Validation
 from tastemaker.types import make_config
 
 
@@ -42,7 +42,7 @@ def watch(s: Subject, steps: int = 10**9) -> Watched | None:
 
     seen = Watched()
     inner = holdout(s.parts.train, seed=SEED)
-    run = Run(SEED, name=s.info.name, judge=Ranking.of(inner))
+    run = Run(SEED, name=s.info.name, judge=Validation(inner))
     system = run.system = built(s.info, make_config(s.info.config, s.config), s.parts.train.schema, SEED)
 
     class WatchedLoop(Loop):

@@ -3,6 +3,6 @@
 from tastemaker.train.bundle import Bundle
 from tastemaker.train.engine import fit
 from tastemaker.train.loggers import JsonLines, Terminal
-from tastemaker.train.run import Hardware, Judge, Ranking
+from tastemaker.train.run import Hardware, Judge, Ranking, Validation
 
-__all__ = ["Bundle", "Hardware", "JsonLines", "Judge", "Ranking", "Terminal", "fit"]
+__all__ = ["Bundle", "Hardware", "JsonLines", "Judge", "Ranking", "Terminal", "Validation", "fit"]

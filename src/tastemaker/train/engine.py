@@ -31,13 +31,14 @@ from tastemaker.data import holdout
 from tastemaker.train.bundle import Bundle, export_state, histories_of, restore_weights
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.train.loggers import JsonLines
-from tastemaker.train.run import Hardware, Judge, NeedsJudge, Ranking, Run, is_first_process
+from tastemaker.train.run import Hardware, Judge, NeedsJudge, Run, Validation, is_first_process
 from tastemaker.train.warm import carry_over, check_same, held_back
 from tastemaker.types import (
     CapabilityError,
     Dataset,
     Schema,
     Split,
+    SystemRef,
     UsageError,
     config_to_json,
     generator,
@@ -58,8 +59,11 @@ def run_stage(stage: Any, run: Run) -> Any:
 
 @run_stage.register
 def _(stage: Fit, run: Run) -> Any:
+    function = stage.function
+    if isinstance(function, SystemRef):
+        return _fitted(run, function, *stage.args)
     streams = {} if stage.rng is None else {"rng": generator(run.seed, stage.rng, run.stage)}
-    return run.kept(lambda: stage.function(*stage.args, **stage.kwargs, **streams))
+    return run.kept(lambda: function(*stage.args, **stage.kwargs, **streams))
 
 
 @run_stage.register
@@ -82,6 +86,26 @@ def _(stage: Train, run: Run) -> Any:
 @run_stage.register
 def _(stage: Alternate, run: Run) -> Any:
     return _trained(stage.trains, run)
+
+
+def _fitted(run: Run, of: SystemRef, data: Dataset) -> Any:
+    """Another system, fitted on `data` with this run's seed, hardware and time; its own run folder lies in this one."""
+    name = f"{run.stage:04d}-{of.name}-{data.fingerprint[:12]}"
+    left = None if run.deadline is None else max(run.deadline - time.monotonic(), 0.0)
+    bundle = fit(
+        of.name,
+        data,
+        of.config,
+        seed=run.seed,
+        run=None if run.folder is None else run.folder / "systems" / name,
+        cache=run.cache,
+        histories=False,
+        hardware=run.hardware,
+        seconds=left,
+        checkpoint_seconds=run.checkpoint_seconds,
+        loggers=run.loggers,
+    )
+    return bundle.system
 
 
 def _trained(stages: Sequence[Train], run: Run) -> dict[str, Any]:
@@ -142,7 +166,7 @@ def fit(
         warm: an older fit of the same system, with whose weights a system of gradient steps begins: see
             `tastemaker.train.warm`. It is judged before the first epoch too, so it ends no worse than it began; where
             events are held back, only such as the old fit has not seen. A closed form is fitted anew.
-        judge: decides in the place of the ranking protocol how good the system is in the course of training.
+        judge: decides in the place of the evaluation protocols how good the system is in the course of training.
         refit: where events were held back, train again on all of them for as many epochs as were found best; left
             out where `seconds` would not suffice for it.
         epochs: for how long to train, by the number of the stage, where that is known already: nothing is judged.
@@ -199,7 +223,8 @@ def fit(
         except NeedsJudge:
             judged_on = "events held back from training"
             inner = holdout(learnt, seed=seed) if warm is None else held_back(learnt, warm, seed)
-            running = replace(running, judge=Ranking.of(inner, seed), stage=0, told=[])
+            apart = None if folder is None else folder / "judged"  # apart from what stages gave of all events
+            running = replace(running, judge=Validation(inner, seed), folder=apart, stage=0, told=[])
             taught = _learn(info, settings, inner.train, changes, running, schema=learnt.schema)
             took = time.monotonic() - started
             if refit and (running.deadline is None or time.monotonic() + took <= running.deadline):
@@ -288,7 +313,7 @@ def _drive(program: Program, run: Run) -> None:
 
 def _judge_of(data: Dataset | Split, seed: int) -> Judge | None:
     """The valid part of a split, as a judge."""
-    return Ranking.of(data, seed) if isinstance(data, Split) and data.sizes["valid"] else None
+    return Validation(data, seed) if isinstance(data, Split) and data.sizes["valid"] else None
 
 
 def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str]) -> dict[str, Any]:

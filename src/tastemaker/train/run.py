@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tastemaker.contracts import Logger
-from tastemaker.evaluate import evaluate
+from tastemaker.contracts import Logger, Predicts
+from tastemaker.evaluate import Questions, evaluate, pointwise
+from tastemaker.evaluate.pointwise import METRICS as OF_PREDICTIONS
+from tastemaker.evaluate.ranking import METRICS as OF_LISTS
 from tastemaker.train.codec import recall, store
 from tastemaker.types import Cases, Dataset, Split, UsageError, generator
 
 JUDGED = 10_000  # validation cases that are asked; more would cost a fast system longer than an epoch
+QUESTIONS = 50_000  # validation questions that are asked, by the pointwise protocol
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -53,6 +57,47 @@ class Ranking:
         if not len(cases):
             raise UsageError("the validation part has no cases, so training cannot be stopped by it")
         return cls(cases, split.train)
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """Judges by the pointwise protocol, on at most `QUESTIONS` questions of the valid part; what is better low is given
+    negative."""
+
+    split: Split
+    seed: int = 0
+    asked: dict[tuple[str, ...], Questions] = field(default_factory=dict)
+
+    def __call__(self, system: Any, metric: str) -> float:
+        tasks = tuple(system.tasks) if isinstance(system, Predicts) else ("choice",)
+        if tasks not in self.asked:
+            self.asked[tasks] = Questions.of(self.split, "valid", tasks, most=QUESTIONS, seed=self.seed)
+        questions = self.asked[tasks]
+        value = pointwise(system, self.split, part="valid", questions=questions, metrics=[metric]).value(metric)
+        return value if OF_PREDICTIONS[metric].better == "high" else -value
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Judges by the protocol that a metric belongs to, on the valid part of a split.
+
+    "auc" is a figure of both protocols: of predictions for a system that predicts tasks, else of ranked catalogues.
+    """
+
+    split: Split
+    seed: int = 0
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        return Ranking.of(self.split, self.seed)
+
+    @cached_property
+    def pointwise(self) -> Pointwise:
+        return Pointwise(self.split, self.seed)
+
+    def __call__(self, system: Any, metric: str) -> float:
+        of_predictions = metric in OF_PREDICTIONS and (metric not in OF_LISTS or isinstance(system, Predicts))
+        return (self.pointwise if of_predictions else self.ranking)(system, metric)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The nouns: frozen, columnar, batch first."""
 
 from tastemaker.types.arrays import Array, State, pack_csr, to_numpy, unpack_csr
-from tastemaker.types.config import Setting, config_to_json, make_config, setting, settings
+from tastemaker.types.codes import Codebook, Trie
+from tastemaker.types.config import Setting, SystemRef, config_to_json, make_config, setting, settings
 from tastemaker.types.dataset import AVAILABLE, EVENT_COLUMNS, IMPRESSION, PASSIVE_KINDS, Dataset, infer_kind
 from tastemaker.types.errors import (
     BudgetExceeded,
@@ -19,7 +20,7 @@ from tastemaker.types.errors import (
     optional,
 )
 from tastemaker.types.files import replace_file, replace_folder
-from tastemaker.types.interaction import Actions, Feedback, Reason, Samples
+from tastemaker.types.interaction import Actions, Beam, Decoding, Feedback, Greedy, Reason, Sample, Samples
 from tastemaker.types.jagged import Columns, Jagged, concat
 from tastemaker.types.progress import progress, quiet
 from tastemaker.types.random import generator, mix, request_seeds
@@ -42,17 +43,21 @@ __all__ = [
     "UNKNOWN",
     "Actions",
     "Array",
+    "Beam",
     "BudgetExceeded",
     "BundleError",
     "CapabilityError",
     "Cases",
+    "Codebook",
     "Column",
     "Columns",
     "ConfigError",
     "DataError",
     "Dataset",
+    "Decoding",
     "Diverged",
     "Feedback",
+    "Greedy",
     "ItemFilter",
     "Jagged",
     "Kind",
@@ -62,14 +67,17 @@ __all__ = [
     "Problem",
     "Reason",
     "Requests",
+    "Sample",
     "Samples",
     "Schema",
     "Setting",
     "Slates",
     "Split",
     "State",
+    "SystemRef",
     "TastemakerError",
     "TimeUnit",
+    "Trie",
     "UsageError",
     "Vocabulary",
     "concat",

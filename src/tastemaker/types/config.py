@@ -26,6 +26,26 @@ class Setting:
     search: tuple[float, float] | tuple[Any, ...] | None = None  # where a search looks; None: it leaves the field
 
 
+@dataclass(frozen=True)
+class SystemRef:
+    """Another system, on which a system builds: its name, and the settings in which it differs from its defaults.
+
+    A Config has it as a field; where settings are given as plain values, the bare name does too.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def named(value: Any) -> Any:
+            return {"name": value} if isinstance(value, str) else value
+
+        return core_schema.no_info_before_validator_function(named, handler(source))
+
+
 def setting(
     default: Any,
     doc: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Feedback:
         events: Jagged of B rows of Columns ("item", "position", "kind", "value", "time")
         answers: Columns of B rows ("attribute", "value", "reply": 1 yes, 0 no, -1 unknown)
         text: [B] strings or None a row
-        reward: [B] float32
+        reward: [B] float32, NaN where it is not known
         done: [B] bool
         slates: the lists as served, their trace included
     """
@@ -105,6 +105,29 @@ class Samples:
         both = self.tokens is not None and self.logp is not None
         if both and not np.array_equal(self.tokens.offsets, self.logp.offsets):  # type: ignore[union-attr]
             raise UsageError("every token has one log-probability: tokens and logp must share their offsets")
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The n likeliest answers, as found by a search that keeps `width` beginnings, or n where that is more."""
+
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """n answers drawn one apart from the other, from the streams of the requests' seeds; at temperature 1 as likely
+    as the system holds them to be, below it nearer to the likeliest."""
+
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """One answer, its likeliest token at each step."""
+
+
+Decoding: TypeAlias = Beam | Sample | Greedy
 
 
 @dataclass(frozen=True)

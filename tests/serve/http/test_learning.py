@@ -75,3 +75,42 @@ def test_likes_of_some_move_the_list_of_another(make: Callable[..., Any], entry:
         client.post("/feedback", json={"events": [{"user": "d", "item": "unheard of", "kind": "like"}]})
         client.post("/admin/systems/counts/rollback")
         assert client.post("/recommend", json=ask).json()["snapshot"] == "first"
+
+
+def test_a_bandit_learns_from_what_was_served_though_its_user_is_another_by_now(
+    make: Callable[..., Any], data: Any
+) -> None:
+    from tastemaker.train import fit
+
+    runtime = make(learn_every=0.05)
+    bundle = fit("diag-linucb", data, {"prior": 0.0, "n_clusters": 8, "nearest": 2})
+    entry = Entry("diag-linucb", bundle, snapshot="first")
+    runtime.put(entry)
+    with TestClient(create_app(runtime)) as client:
+        user = bundle.users.series[0]
+        ask = {"system": "diag-linucb", "user": user, "k": 5}
+        shown = client.post("/recommend", json=ask).json()
+        liked, number = shown["items"][2]["item"], bundle.items.number(shown["items"][2]["item"])
+        numbers, weights = bundle.system.clusters.memberships(bundle.system.space.queries(entry.requests([_of(user)])))
+        for kind, who in (("like", user), ("like", "somebody else")):
+            event = {"user": who, "item": liked, "kind": kind, "slate": shown["slate"]}
+            client.post("/feedback", json={"events": [event]})
+        for _ in range(100):
+            learnt = runtime.entry("diag-linucb").bundle.system
+            earned = learnt.edges.earned.sum()
+            if earned > 1.9:
+                break
+            time.sleep(0.05)
+        edges = {int(key): place for place, key in enumerate(learnt.edges.keys)}
+        for cluster, weight in zip(numbers[0].tolist(), weights[0].tolist(), strict=True):
+            place = edges[cluster * 2**32 + number]
+            assert learnt.edges.earned[place] == pytest.approx(2 * weight), "both trials went to the clusters as served"
+            assert learnt.edges.seen[place] == pytest.approx(1 + 2 * weight**2)
+        assert np.count_nonzero(learnt.edges.earned) == 2, "and to no other"
+        assert entry.bundle.system.edges.earned.sum() == 0
+
+
+def _of(user: Any) -> Any:
+    from tastemaker.serve.questions import Question
+
+    return Question(user=user)

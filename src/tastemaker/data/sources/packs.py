@@ -80,6 +80,11 @@ def _frappe(parts: Parts) -> Parts:
     return replace(parts, events=events.drop("_row"))
 
 
+def _coded(place: int) -> pl.Expr:
+    """The code of a field in a row of a libfm file, as text."""
+    return pl.col("features").list.get(place).cast(pl.String)
+
+
 def _steps(clock: str) -> pl.Expr:
     """Places in a user's history where the held-out rows have no time: they come last, valid before test."""
     part = pl.col("split").replace_strict({"train": 0, "valid": 1, "test": 2}, return_dtype=pl.Int64)
@@ -307,6 +312,27 @@ PACKS: dict[str, Pack] = {
         categories=("city",),
         finish=_frappe,
         note="split: train and test of CA-FATA, missing for rows of users with fewer than ten, which it leaves out",
+    ),
+    "frappe-nfm": Pack(
+        of(
+            "nfm_valid_test",
+            only=True,
+            user=pl.col("features").list.get(0),
+            item=pl.col("features").list.get(1),
+            kind=pl.when(pl.col("label") > 0).then(pl.lit("use")).otherwise(pl.lit("impression")),
+            split=pl.col("split").replace({"valid": "train"}),
+            daytime=_coded(2),
+            weekday=_coded(3),
+            isweekend=_coded(4),
+            homework=_coded(5),
+            cost=_coded(6),
+            weather=_coded(7),
+            country=_coded(8),
+            city=_coded(9),
+        ),
+        folder="frappe",
+        note="the valid rows of NFM stand in for training, whose 202,027 rows are not at hand; an 'impression' is an "
+        "app drawn at random that the user did not use then",
     ),
     "open-bandit-men": Pack(
         of(

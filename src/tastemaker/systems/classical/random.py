@@ -14,6 +14,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from tastemaker.contracts import Fit, Program, system
+from tastemaker.nn.draws import seeds_of
 from tastemaker.types import Array, BundleError, Dataset, Requests, Schema, State, mix, to_numpy
 
 
@@ -56,17 +57,6 @@ class Random:
 def draw_salt(rng: np.random.Generator) -> NDArray[np.uint64]:
     """What sets one training seed's lists apart from another's."""
     return rng.integers(0, 2**64, size=1, dtype=np.uint64)
-
-
-def seeds_of(requests: Requests) -> NDArray[np.uint64]:
-    """The requests' seeds; where there are none, what user and time make of them: [B]."""
-    if requests.seeds is not None:
-        return requests.seeds
-    seeds = np.zeros(requests.n, dtype=np.uint64)
-    for part in (requests.users, requests.now):
-        if part is not None:
-            seeds = mix(seeds ^ mix(part))
-    return seeds
 
 
 @njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]

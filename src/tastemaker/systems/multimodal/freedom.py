@@ -106,6 +106,7 @@ class FREEDOM(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(source.width, c.dim, bias=False) for source in self.sources)
         self.register_buffer("draw", torch.zeros((), dtype=torch.int64))  # tells which choices this epoch keeps
         self.known = ItemContent(self.sources)
+        self.familiar = np.zeros(schema.n_items, dtype=np.bool_)  # items whose content an older fit has moved
         self.matrix: sp.csr_array | None = None  # a system from a bundle has none, and no graphs
         self.graph: Graph | None = None
         self.item_graph: Graph | None = None
@@ -123,7 +124,8 @@ class FREEDOM(nn.Module):
         self.item_graph = Graph.of(blended(graphs, self.shares))
         self.known.take(vectors, kept)
         with torch.no_grad():
-            self.content.weight.copy_(torch.from_numpy(np.concatenate(vectors, axis=1)))
+            fresh = torch.from_numpy(~self.familiar)
+            self.content.weight[fresh] = torch.from_numpy(np.concatenate(vectors, axis=1)).to(self.draw.device)[fresh]
         yield Train(
             triplets(self.matrix, c.batch_size, uniform(self.matrix, c.negatives)),
             self.gather,
@@ -132,6 +134,10 @@ class FREEDOM(nn.Module):
             optimiser=Optimiser(lr=c.lr),
             every_epoch=self.draw_edges,
         )
+
+    def adopt(self, old: FREEDOM, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]]) -> None:
+        """Note which items an older fit knows: their content goes on from where it stands."""
+        self.familiar = items >= 0
 
     def draw_edges(self, epoch: int) -> None:
         """Choose anew which choices an epoch keeps: a number they follow from."""
@@ -144,14 +150,15 @@ class FREEDOM(nn.Module):
         nodes = torch.cat([batch.users.unsqueeze(1), items + self.n_users], dim=1)  # [B, 2 + n]
         mean = smoothed(self.thinned(), x, c.n_layers, nodes.flatten()).view(*nodes.shape, c.dim)
         chosen = mean[:, 1:]
+        different, place = torch.unique(items, return_inverse=True)
         if c.item_layers:
-            different, place = torch.unique(items, return_inverse=True)
             before = propagated(self.item_graph, x[self.n_users :], c.item_layers - 1)
             chosen = chosen + F.embedding(place, spmm(self.item_graph, before, rows=different))
         if not c.content:
             return Rows(mean[:, 0], chosen, ())
-        content = torch.split(self.content(items), [source.width for source in self.sources], dim=2)
-        return Rows(mean[:, 0], chosen, tuple(m(one) for m, one in zip(self.maps, content, strict=True)))
+        content = torch.split(self.content(different), [source.width for source in self.sources], dim=1)
+        told = (F.embedding(place, one(part)) for one, part in zip(self.maps, content, strict=True))
+        return Rows(mean[:, 0], chosen, tuple(told))
 
     def objective(self, rows: Rows, batch: Triplets) -> Tensor:
         """BPR of each choice, and of its users with what the content of each modality says [B] (equations 10, 11)."""
@@ -230,6 +237,9 @@ class FREEDOM(nn.Module):
         self.known.restore(state, self.config.dim)
         restore_nodes(self.table, state)
         restore_layers(self.maps, state, "maps.")
+        if len(self.known.lent) == self.n_items:  # where a later training goes on from; an extended system has fewer
+            with torch.no_grad():
+                self.content.weight.copy_(torch.from_numpy(np.concatenate(self.known.vectors, axis=1)))
         self.eval()
 
 
