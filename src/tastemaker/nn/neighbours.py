@@ -41,10 +41,8 @@ def nearest_rows(vectors: Tensor, k: int, among: Tensor | None = None) -> tuple[
         here = torch.arange(len(rows), device=rows.device)
         if own:
             scores[here, first + here] = torch.inf
-        best, place = scores.topk(k_most, dim=1)
-        told = (best > -torch.inf) & (rows.any(dim=1).unsqueeze(1) | best.isinf())
-        numbers[first : first + step, :k_most] = place.masked_fill(~told, -1)
-        likeness[first : first + step, :k_most] = best.clamp(max=1.0).masked_fill(~told, 0.0)
+        part = slice(first, first + step), slice(k_most)
+        numbers[part], likeness[part] = _best(scores, rows, k_most)
     return numbers, likeness
 
 
@@ -60,11 +58,16 @@ def dense_neighbours(vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
             f"all {len(vectors):,} items against all need {needed:,.0f} MB, {free:,.0f} MB are free", hint="dense=False"
         )
     scores = (vectors @ vectors.T).masked_fill_(~vectors.any(dim=1), -torch.inf).fill_diagonal_(torch.inf)
-    best, place = scores.topk(min(k, len(vectors)), dim=1)
-    told = (best > -torch.inf) & (vectors.any(dim=1).unsqueeze(1) | best.isinf())
+    numbers, likeness = _best(scores, vectors, min(k, len(vectors)))
     short = max(0, k - len(vectors))
-    numbers, likeness = place.masked_fill(~told, -1), best.clamp(max=1.0).masked_fill(~told, 0.0)
     return nn.functional.pad(numbers, (0, short), value=-1), nn.functional.pad(likeness, (0, short))
+
+
+def _best(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row of scores, in which a row's own is infinite and what says nothing is -inf."""
+    best, place = scores.topk(k, dim=1)
+    told = (best > -torch.inf) & (rows.any(dim=1).unsqueeze(1) | best.isinf())
+    return place.masked_fill(~told, -1), best.clamp(max=1.0).masked_fill(~told, 0.0)
 
 
 def edges(near: Tensor) -> tuple[Tensor, Tensor]:

@@ -173,6 +173,13 @@ class _Product(torch.autograd.Function):
 # -- smoothing
 
 
+def propagated(graph: Graph, x: Tensor, n: int) -> Tensor:
+    """P^n x, for a square graph P."""
+    for _ in range(n):
+        x = spmm(graph, x)
+    return x
+
+
 def power_sum(graph: Graph, x: Tensor, n: int) -> Tensor:
     """x + P x + ... + P^n x in n products, for a square graph P (Horner's scheme).
 

@@ -37,7 +37,7 @@ from tastemaker.nn.content import ItemContent, restore_layers
 from tastemaker.nn.neighbours import blended, neighbour_graph, shares_of
 from tastemaker.nn.node_vectors import NodeVectors, export_nodes, restore_nodes
 from tastemaker.nn.pairwise import penalised_bpr
-from tastemaker.nn.sparse import Graph, bipartite, smoothed, spmm
+from tastemaker.nn.sparse import Graph, bipartite, propagated, smoothed, spmm
 from tastemaker.nn.table import Table
 from tastemaker.types import Dataset, Requests, Schema, State, mix, setting
 
@@ -241,13 +241,6 @@ class FREEDOM(nn.Module):
             with torch.no_grad():
                 self.content.weight.copy_(torch.from_numpy(np.concatenate(self.known.vectors, axis=1)))
         self.eval()
-
-
-def propagated(graph: Graph, x: Tensor, n: int) -> Tensor:
-    """P^n x."""
-    for _ in range(n):
-        x = spmm(graph, x)
-    return x
 
 
 def kept_edges(matrix: sp.csr_array, thinned: float, draw: int, *, even: bool = False) -> sp.csr_array:

@@ -40,7 +40,7 @@ from tastemaker.nn.content import ItemContent, restore_array, restore_layers
 from tastemaker.nn.neighbours import blended, dense_neighbours, edges, joined, nearest_rows, neighbour_graph
 from tastemaker.nn.node_vectors import NodeVectors, export_nodes, restore_nodes
 from tastemaker.nn.pairwise import penalised_bpr
-from tastemaker.nn.sparse import Graph, bipartite, smoothed, spmm
+from tastemaker.nn.sparse import Graph, bipartite, propagated, smoothed, spmm
 from tastemaker.nn.table import Table
 from tastemaker.types import Dataset, Requests, Schema, State, setting
 
@@ -199,9 +199,7 @@ class LATTICE(nn.Module):
                 x = self.fresh_layer(x)
             return F.normalize(x if rows is None else F.embedding(rows, x), dim=1)
         graph = self.item_graph()
-        for _ in range(self.config.item_layers - 1):
-            x = spmm(graph, x)
-        return F.normalize(spmm(graph, x, rows=rows), dim=1)
+        return F.normalize(spmm(graph, propagated(graph, x, self.config.item_layers - 1), rows=rows), dim=1)
 
     # -- training
 
