@@ -82,7 +82,7 @@ class Feed(Protocol):
     """Numbered batches of each epoch: a pure function of seed, epoch and number, so a run can stop anywhere.
 
     `len` counts the batches of an epoch, `start` names the seed of all streams that follow.
-    live: batches depend on the system as it stands, so none may be made ahead of its turn.
+    live: batches depend on the system as it stands (hard negatives, rollouts): none may be made ahead of its turn.
     """
 
     live: bool
@@ -129,19 +129,7 @@ class Alternate:
     trains: Sequence[Train]
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """Act or generate, get a reward, learn from it."""
-
-    policy: Any
-    environment: Any
-    objective: Callable[..., Any]
-    logp: Callable[..., Any]
-    until: Epochs | Plateau
-    optimiser: Optimiser = field(default_factory=Optimiser)
-
-
-Stage: TypeAlias = Precompute | Fit | Train | Alternate | Rollout
+Stage: TypeAlias = Precompute | Fit | Train | Alternate
 Program: TypeAlias = Generator[Stage, Any, None]
 
 

@@ -6,6 +6,7 @@ from tastemaker.feeds.matrix import Bags, Repeats, Weight, bags, history_matrix,
 from tastemaker.feeds.negatives import Sampler, Stretches, clashes, hardest, log_frequency, popular, shared, uniform
 from tastemaker.feeds.purchases import Past, PurchaseLog
 from tastemaker.feeds.reader import Reader
+from tastemaker.feeds.rollout import rollout
 from tastemaker.feeds.rows import Rows
 from tastemaker.feeds.sequences import Sequences, Windows, cloze, next_items, recent, windows
 from tastemaker.feeds.tokens import Tokens, asked_codes, next_codes, prefixes
@@ -44,6 +45,7 @@ __all__ = [
     "popular",
     "prefixes",
     "recent",
+    "rollout",
     "shared",
     "tasks_of",
     "tensors",
