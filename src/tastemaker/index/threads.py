@@ -33,8 +33,7 @@ def stay_alone() -> None:
     """From now on this thread shares no work out, and BLAS keeps to one thread in the whole process.
 
     For where the other cores have work of their own, as a server's event loop has. A second search thread beside it
-    takes the interpreter's lock in turns with it and makes both slower: with 64 clients on two cores, two threads a
-    batch answered half as many a second as one. Idle threads of BLAS are no better: they spin.
+    takes the interpreter's lock in turns with it and makes both slower. Idle threads of BLAS are no better: they spin.
     """
     _here.alone = True
     _hold_blas()  # and never let go
