@@ -285,6 +285,14 @@ def test_who_does_not_know_the_moment_asked_about_knows_less(taught: Any) -> Non
     assert told[0] < 0.75 < 0.9 < told[1]
 
 
+def test_an_absence_longer_than_any_is_taken_for_the_longest_that_was_learnt(taught: Any) -> None:
+    parts, bundles = taught
+    system, requests = bundles["time"].system, parts.cases("test").requests
+    assert 0 < int(system.longest) < 100 * 86_400
+    told = [system.queries(replace(requests, now=requests.now + years * 365 * DAY)) for years in (10, 20)]
+    assert torch.equal(*told) and not torch.equal(told[0], system.queries(requests))
+
+
 # -- what may not matter, and what is answered without
 
 

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.compose import PIPELINE, PipelineBundle
-from tastemaker.contracts import Acts, Embeds, Reranks, Retrieves, Scores
+from tastemaker.contracts import Acts, Embeds, Profiles, Reranks, Retrieves, Scores
 from tastemaker.data import allowed_by
 from tastemaker.index.exact import ExactIndex, as_vectors
 from tastemaker.index.select import Rules
@@ -96,6 +96,7 @@ class Entry:
         can = ["recommend"] if self.lists else []
         if isinstance(self.system, Acts):
             can.append("act")
+            can += ["profile"] if isinstance(self.system, Profiles) else []
         if isinstance(self.system, Scores | Embeds):
             can.append("score")
         if isinstance(self.system, Scores | Embeds | Reranks):
@@ -135,6 +136,7 @@ class Entry:
             exclude=exclude,
             candidates=candidates,
             filter=self._filter(questions),
+            now=np.full(n, int(time.time() * 1e6)) if self.bundle.schema.time_unit == "us" else None,
             seeds=mix(np.array([q.seed for q in questions], dtype=np.int64)),
         )
         if lacking := self.needs - asked.given():

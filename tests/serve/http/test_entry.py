@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,16 @@ def test_a_choice_moves_the_list_of_a_system_that_reads_histories(bundles: dict[
     items = entry.ids
     one, other = (answer(entry, Question(history=(item,))).items for item in (items[0], items[50]))
     assert one != other
+
+
+def test_a_system_is_told_when_it_is_asked(bundles: dict[str, Any]) -> None:
+    entry = Entry("ease", bundles["ease"], snapshot="first")
+    before = time.time_ns() // 1000
+    now = entry.requests([Question(), Question(user=entry.bundle.users.series[0])]).now
+    if bundles["ease"].schema.time_unit == "us":
+        assert now is not None and (now >= before).all() and (now <= time.time_ns() // 1000).all()
+    else:
+        assert now is None, "where the data has no clock, the moment of asking has no number"
 
 
 def test_pages_join_to_the_whole_list(entry: Entry) -> None:

@@ -32,6 +32,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -133,6 +134,7 @@ class HSTU(nn.Module):
     rows: ClassVar = {"table.weight": ("items", 1), "log_q": ("items",)}  # one more: the start
     tasks: ClassVar = ("choice",)
     log_q: Tensor  # [I], of how often an item is chosen
+    longest: Tensor
 
     @dataclass(frozen=True)
     class Config:
@@ -190,6 +192,7 @@ class HSTU(nn.Module):
             for _ in range(c.n_layers)
         )
         self.register_buffer("log_q", torch.zeros(schema.n_items))
+        self.register_buffer("longest", torch.tensor(1 << 62))  # seconds between two events of one history
         if c.rank_weight:
             self.open = nn.Parameter(torch.randn(c.dim) * 0.02)  # [D], marks what is not known to have been chosen
             self.trust = nn.Parameter(torch.ones(()))  # in what retrieval says
@@ -206,6 +209,9 @@ class HSTU(nn.Module):
         matrix = interaction_matrix(data)
         self.log_q.copy_(torch.from_numpy(log_frequency(matrix)))
         sampler = shared(matrix, c.negatives) if c.loss == "sampled" else None
+        if self.timed:
+            ends = data.interactions().group_by("user").agg(first=pl.col("time").min(), last=pl.col("time").max())
+            self.longest.fill_(int((ends["last"] - ends["first"]).to_numpy().max(initial=0)) // SECOND)
         seen = windows(data, c.max_len + 1, which=c.windows, times=self.timed)
         yield Train(
             next_items(seen, c.batch_size, start=self.start, negatives=sampler),
@@ -262,7 +268,9 @@ class HSTU(nn.Module):
         told = asked = None
         if self.timed:
             told = torch.div(batch.times, SECOND, rounding_mode="floor")
-            asked = torch.div(batch.asked, SECOND, rounding_mode="floor") if self.config.clock == "asked" else told
+            asked = told
+            if self.config.clock == "asked":  # of absences longer than any that was learnt from nothing is known
+                asked = torch.minimum(torch.div(batch.asked, SECOND, rounding_mode="floor"), told + self.longest)
         sight = Sight.causal(batch.offsets, layout.columns, asked, told)
         x, kept = self.drop(rows * self.config.dim**0.5 + self.positions(layout.columns)), []
         for layer in self.layers:
