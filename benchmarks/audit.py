@@ -1,8 +1,12 @@
 """VAT beside plain and uniform adversarial training: how far three attacks lift their targets, and at what accuracy.
 
-python benchmarks/audit.py                        MovieLens-100K, 5 seeds; writes benchmarks/results/audit.json
-python benchmarks/audit.py --data gowalla --seeds 3 --epsilon 0.6
+python benchmarks/audit.py                        Amazon Beauty, 5 seeds; writes benchmarks/results/audit.json
+python benchmarks/audit.py --data gowalla --seeds 3
 python benchmarks/audit.py --epsilon 0.1 0.2 0.4  lengths of the shift, for curves
+
+An attack by users in the hundredth part can lift an item only where they outnumber those who choose a usual item: on
+Amazon Beauty 14 fake users stand against the choices of one, on Gowalla 12, on MovieLens-100K not one to six, where
+nothing is lifted and so nothing can be told of defences.
 
 BPR-MF with vectors of 64; 70 % of each user's choices are learnt from, 10 % stop training, 20 % judge. By default one
 per cent of fake users, five targets among the least popular tenth of the items, profiles as long as real ones. A seed
@@ -25,11 +29,11 @@ SETTINGS: dict[str, Any] = {"dim": 64, "every": 4, "patience": 5, "epochs": 200}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=("ml-100k", "gowalla"), default="ml-100k")
+    parser.add_argument("--data", choices=("amazon-beauty", "gowalla", "ml-100k"), default="amazon-beauty")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
-    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.2], help="lengths of the shift")
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.6], help="lengths of the shift")
     parser.add_argument("--share", type=float, default=0.01, help="fake users for each real one")
     parser.add_argument("--reg", type=float, default=0.01)
     parser.add_argument("--keep", type=Path, help="folder in which finished runs are kept")
@@ -59,7 +63,7 @@ def main() -> None:
     payload = {name: answer[name] for name in ("system", "config", "where", "budget", "attacks", "defences", "seeds")}
     payload |= {"figures": answer["figures"], "differences": answer["differences"], "costs": answer["costs"]}
     payload["data"] = answer["data"]
-    write("audit" if given.data == "ml-100k" else f"audit-{given.data}", payload, tables(payload))
+    write("audit" if given.data == "amazon-beauty" else f"audit-{given.data}", payload, tables(payload))
 
 
 def tables(found: dict[str, Any]) -> list[dict[str, Any]]:

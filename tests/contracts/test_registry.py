@@ -39,6 +39,13 @@ def test_capabilities_follow_from_methods() -> None:
     assert info_of(Fixed()).capabilities == ("retrieves", "extends")
 
 
+def test_what_is_needed_may_come_as_any_iterable() -> None:
+    @system("lazy", family="classical", title="", paper="", needs=(name for name in ("users", "now")))
+    class Lazy: ...
+
+    assert info_of(Lazy).needs == {"users", "now"}
+
+
 def test_declarations_are_checked() -> None:
     with pytest.raises(UsageError, match="no family 'clasical'"):
         system("x", family="clasical", title="", paper="")

@@ -14,7 +14,7 @@ import pytest
 from tastemaker.contracts import system
 from tastemaker.data import build, split, synthetic
 from tastemaker.evaluate import Questions, Report, compare, pointwise
-from tastemaker.evaluate.pointwise import auc, ece, gauc, logloss, reliability, rmse, squared_error
+from tastemaker.evaluate.predictions import auc, ece, gauc, logloss, reliability, rmse, squared_error
 from tastemaker.train import Ranking, Validation
 from tastemaker.types import PARTS, CapabilityError, Dataset, NotFound, Requests, Split
 

@@ -97,6 +97,7 @@ def test_fields_are_coded_by_what_was_learnt() -> None:
     (rows,) = pairs(encoder, requests, np.array([[0], [1], [-1]]))
     genre, place = words["items.genre"], words["events.place"]
     assert rows.users.tolist() == [1, 0, 0] and rows.items.tolist() == [1, 2, 0]
+    assert rows.owners.tolist() == [0, -1, -1]
     assert rows.categories.tolist() == [[genre["p"], place["work"]], [genre["q"], 1], [0, 1]], (
         "unknown is the first row"
     )

@@ -121,8 +121,8 @@ def test_a_greedy_answer_is_the_likeliest_code_at_each_step() -> None:
     scores, codes = system.score(requests.take(slice(0, 1)))[0].double().exp().numpy(), system.book.codes
     at = np.arange(len(codes))
     for q in range(codes.shape[1]):
-        memory = system._read(requests.take(slice(0, 1)))
-        told = system._logp(memory, torch.from_numpy(codes[at[:1]])[None])[q][0, 0].detach().numpy()
+        reading = system._read(requests.take(slice(0, 1)))
+        told = reading.logp(torch.from_numpy(codes[at[:1]])[None])[q][0, 0].detach().numpy()
         open_codes = np.unique(codes[at, q])
         at = at[codes[at, q] == open_codes[told[open_codes].argmax()]]
     assert at.tolist() == [item] and scores.shape == (len(codes),)

@@ -62,6 +62,12 @@ def test_small_and_large_lookups_agree(asked: list[int]) -> None:
     assert few.tolist() == many.tolist() == [v // 2 if v % 2 == 0 and v < 40 else -1 for v in asked[:4000]]
 
 
+def test_a_missing_id_is_unknown_whatever_ids_are_called() -> None:
+    vocabulary = Vocabulary(["None", "a"])
+    assert vocabulary.numbers([None, "a"]).tolist() == [-1, 1]
+    assert vocabulary.numbers([None, "a"] * 3000).tolist() == [-1, 1] * 3000
+
+
 def test_ids_of_another_type_are_unknown_not_wrong() -> None:
     whole = Vocabulary([1, 2, 3])
     assert whole.numbers(["2", "x", 2.0, 2.5, None]).tolist() == [1, -1, 1, -1, -1]
@@ -107,6 +113,8 @@ def test_slates_have_no_gaps() -> None:
 def test_feedback_and_samples_check_their_rows() -> None:
     with pytest.raises(UsageError, match="2 sessions need 2 rows of reward"):
         Feedback(Requests(2), reward=np.zeros(3, dtype=np.float32))
+    with pytest.raises(UsageError, match="at least one answer"):
+        Samples(0, text=np.array(["a"], dtype=object))
     with pytest.raises(UsageError, match="share their offsets"):
         Samples(
             1,

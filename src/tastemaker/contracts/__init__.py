@@ -8,7 +8,9 @@ from tastemaker.contracts.capabilities import (
     Extends,
     Generates,
     Keeps,
+    Narrates,
     Predicts,
+    Profiles,
     Reranks,
     Retrieves,
     Scores,
@@ -32,20 +34,18 @@ from tastemaker.contracts.registry import (
 from tastemaker.contracts.stages import (
     Alternate,
     Batch,
-    Epochs,
     Feed,
     Fit,
     Learns,
     Logger,
-    Optimiser,
-    Plateau,
     Precompute,
     Program,
     Stage,
     Train,
     Transform,
 )
-from tastemaker.contracts.worlds import ChatModel, Environment, ImageEncoder, Resources, TextEncoder
+from tastemaker.contracts.worlds import Binds, ChatModel, Environment, ImageEncoder, Resources, TextEncoder
+from tastemaker.types import Epochs, Optimiser, Plateau
 
 __all__ = [
     "CAPABILITIES",
@@ -55,6 +55,7 @@ __all__ = [
     "Acts",
     "Alternate",
     "Batch",
+    "Binds",
     "ChatModel",
     "Embeds",
     "Environment",
@@ -68,10 +69,12 @@ __all__ = [
     "Keeps",
     "Learns",
     "Logger",
+    "Narrates",
     "Optimiser",
     "Plateau",
     "Precompute",
     "Predicts",
+    "Profiles",
     "Program",
     "Reranks",
     "Resources",

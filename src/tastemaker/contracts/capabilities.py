@@ -5,8 +5,10 @@ B requests, C candidates, I items, T tasks, D width, K cut-off, n samples, S ses
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import polars as pl
 
 from tastemaker.types import Actions, Array, Decoding, Feedback, Reason, Requests, Samples, Slates, State
 
@@ -19,10 +21,9 @@ class Scores(Protocol):
     """Says how much an item suits a request."""
 
     def score(self, requests: Requests, items: Array | None = None) -> Array:
-        """Utilities of items for requests, higher is better, finite.
+        """Utilities of items, higher is better, finite; each as it would be without the other items asked about.
 
-        Shapes: items [B, C] item numbers (-1 fills a shorter row, its score is arbitrary), or None for the
-        whole catalogue; returns [B, C], or [B, I].
+        Shapes: items [B, C] (-1 fills a shorter row, its score is arbitrary), or None: all; returns [B, C], or [B, I].
         """
 
 
@@ -52,14 +53,16 @@ class Embeds(Protocol):
 class Retrieves(Protocol):
     """Answers with lists directly; candidates, exclude and filter are the system's own to respect."""
 
-    def retrieve(self, requests: Requests, k: int) -> Slates: ...
+    def retrieve(self, requests: Requests, k: int) -> Slates:
+        """Lists [B, k] in the order of the answer, no item twice; -1 at the end where fewer may be shown."""
 
 
 @runtime_checkable
 class Generates(Protocol):
     """Writes answers token by token, and can say how likely an answer is."""
 
-    def generate(self, requests: Requests, n: int, decoding: Decoding) -> Samples: ...
+    def generate(self, requests: Requests, n: int, decoding: Decoding) -> Samples:
+        """n answers a request. `Sample` wants the requests' seeds, `Greedy` gives one; else UsageError."""
 
     def logp(self, requests: Requests, samples: Samples) -> Array:
         """Log-probability of each token, differentiable, in the order of `samples.tokens.values`."""
@@ -69,13 +72,14 @@ class Generates(Protocol):
 class Reranks(Protocol):
     """Reorders, or shortens, given lists."""
 
-    def rerank(self, requests: Requests, slates: Slates) -> Slates: ...
+    def rerank(self, requests: Requests, slates: Slates) -> Slates:
+        """Items of the given lists alone, with scores that fit their new order."""
 
 
 @runtime_checkable
 class Acts(Protocol[S]):
-    """Holds sessions of several turns. State, a frozen dataclass of plain values and arrays (perhaps with a `VERSION`),
-    goes in and comes out; the system itself remembers nothing."""
+    """Holds sessions of several turns, B at once. State, a frozen dataclass of plain values and arrays (perhaps with a
+    `VERSION`), goes in and comes out; the system itself remembers nothing."""
 
     State: type[S]
 
@@ -83,14 +87,38 @@ class Acts(Protocol[S]):
 
     def act(self, sessions: list[S]) -> tuple[Actions, list[S]]: ...
 
-    def observe(self, sessions: list[S], feedback: Feedback) -> list[S]: ...
+    def observe(self, sessions: list[S], feedback: Feedback) -> list[S]:
+        """The sessions after what came back, all of it in `feedback`: what was said, answered, chosen; any may lack."""
+
+
+@runtime_checkable
+class Narrates(Acts[S], Protocol[S]):
+    """Acts step by step, and can be heard at it; whoever listens may stop between two steps."""
+
+    def narrate(self, sessions: list[S]) -> Generator[tuple[int, Mapping[str, Any]], None, tuple[Actions, list[S]]]:
+        """Yields (row, step: "tool", "input", "output", "failed") as each is done; returns what `act` returns."""
+
+
+@runtime_checkable
+class Profiles(Protocol[S]):
+    """Keeps in a session what it knows of a person, who may read, correct and erase it."""
+
+    def profile(self, session: S) -> Mapping[str, Sequence[str]]:
+        """All its lists by name, the empty ones too."""
+
+    def with_profile(self, session: S, profile: Mapping[str, Sequence[str]]) -> S:
+        """The session with these lists; one not named is emptied, and so is what it would be made of again."""
 
 
 @runtime_checkable
 class Updates(Protocol[D]):
-    """Learns while it serves; deltas merge in any order, and `apply` gives a new snapshot beside this one."""
+    """Learns while it serves: deltas, frozen dataclasses of arrays, merge in any order, and `apply` gives a new
+    snapshot beside this one."""
 
-    def update(self, feedback: Feedback) -> D: ...
+    Delta: type[D]
+
+    def update(self, feedback: Feedback) -> D:
+        """What is learnt of feedback; actions are credited as they were served (`slates.trace`)."""
 
     def merge(self, left: D, right: D) -> D: ...
 
@@ -101,8 +129,8 @@ class Updates(Protocol[D]):
 class Extends(Protocol):
     """Takes in new users and items without training; scores of old items do not move."""
 
-    def extend(self, users: Any = None, items: Any = None) -> Extends:
-        """A new snapshot that also knows these rows (Polars tables), numbered on from the old end."""
+    def extend(self, users: pl.DataFrame | None = None, items: pl.DataFrame | None = None) -> Extends:
+        """A new snapshot that also knows these rows, numbered on from the old end."""
 
 
 @runtime_checkable
@@ -117,7 +145,8 @@ class Explains(Protocol):
 class Writes(Protocol):
     """Writes text about items: reviews, titles, descriptions."""
 
-    def write(self, task: str, requests: Requests, items: Array) -> list[str]: ...
+    def write(self, task: str, requests: Requests, items: Array) -> list[str]:
+        """A text a request, about its item [B]; UsageError names the tasks where there is no such one."""
 
 
 @runtime_checkable
@@ -137,7 +166,8 @@ class Tells(Protocol):
     def facts(self) -> Mapping[str, float | str]: ...
 
 
-_ALL = (Scores, Predicts, Embeds, Retrieves, Generates, Reranks, Acts, Updates, Extends, Explains, Writes)
+_LISTS = (Scores, Predicts, Embeds, Retrieves, Generates, Reranks)
+_ALL = (*_LISTS, Acts, Narrates, Profiles, Updates, Extends, Explains, Writes)
 CAPABILITIES: Mapping[str, type] = {protocol.__name__.lower(): protocol for protocol in _ALL}
 
 

@@ -26,8 +26,24 @@ FAMILIES = {
 }
 
 
+class _Declared:
+    """What the declarations of systems and of transforms have in common."""
+
+    cls: Any
+    learns_from: frozenset[str]
+
+    @property
+    def config(self) -> type[Any]:
+        return self.cls.Config  # type: ignore[no-any-return]
+
+    def missing_from(self, data: Dataset) -> frozenset[str]:
+        """What is learnt from and the dataset does not carry."""
+        carried = data.carries()
+        return frozenset(one.replace("|", " or ") for one in self.learns_from if not carried & set(one.split("|")))
+
+
 @dataclass(frozen=True)
-class SystemInfo:
+class SystemInfo(_Declared):
     """What a system declares of itself."""
 
     name: str
@@ -41,31 +57,19 @@ class SystemInfo:
     version: int = 1
 
     @property
-    def config(self) -> type[Any]:
-        return self.cls.Config  # type: ignore[no-any-return]
-
-    @property
     def capabilities(self) -> tuple[str, ...]:
         return capabilities(self.cls)
 
-    def missing_from(self, data: Dataset) -> frozenset[str]:
-        """What the system learns from and the dataset does not carry."""
-        carried = data.carries()
-        return frozenset(one.replace("|", " or ") for one in self.learns_from if not carried & set(one.split("|")))
-
 
 @dataclass(frozen=True)
-class TransformInfo:
+class TransformInfo(_Declared):
     """What a transform declares of itself; its class is built from its Config and called as `Transform`."""
 
     name: str
     title: str
     paper: str
     cls: Any
-
-    @property
-    def config(self) -> type[Any]:
-        return self.cls.Config  # type: ignore[no-any-return]
+    learns_from: frozenset[str] = frozenset()
 
 
 def system(
@@ -87,24 +91,24 @@ def system(
         uses: resources ("chat", "text_encoder", "image_encoder", "catalogue", "system").
         version: raised when stored weights of older versions no longer mean the same.
     """
+    sets = frozenset(learns_from), frozenset(needs), frozenset(uses)
     if family not in FAMILIES:
         raise UsageError(f"no family {family!r}", hint=nearest(family, FAMILIES))
-    if unknown := set(needs) - set(REQUEST_FIELDS):
+    if unknown := sets[1] - set(REQUEST_FIELDS):
         raise UsageError(f"{name} needs unknown request fields {sorted(unknown)}; there are {REQUEST_FIELDS}")
 
     def declare(cls: T) -> T:
-        sets = frozenset(learns_from), frozenset(needs), frozenset(uses)
         setattr(cls, DECLARED, SystemInfo(name, family, title, paper, cls, *sets, version))
         return cls
 
     return declare
 
 
-def transform(name: str, *, title: str, paper: str) -> Callable[[T], T]:
-    """Declare a class to be the transform `name`."""
+def transform(name: str, *, title: str, paper: str, learns_from: Iterable[str] = ()) -> Callable[[T], T]:
+    """Declare a class to be the transform `name`, which reads `learns_from` beside what the system learns from."""
 
     def declare(cls: T) -> T:
-        setattr(cls, DECLARED, TransformInfo(name, title, paper, cls))
+        setattr(cls, DECLARED, TransformInfo(name, title, paper, cls, frozenset(learns_from)))
         return cls
 
     return declare

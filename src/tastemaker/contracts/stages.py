@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from tastemaker.types import Dataset, SystemRef
+from tastemaker.types import Dataset, Epochs, Optimiser, Plateau, Schema, SystemRef
 
 
 class Precompute:
-    """A pure function, kept by content: of its arguments, its own source, and `version` (for what it calls)."""
+    """A pure function, kept by content: of its arguments (models: their `identity`), its own source, and `version`
+    (for what it calls). What it gives is plain values, arrays, matrices, frames, and lists and mappings of them."""
 
     def __init__(self, function: Callable[..., Any], *args: Any, version: int = 1, **kwargs: Any) -> None:
         self.function, self.args, self.kwargs, self.version = function, args, kwargs, version
@@ -38,44 +39,6 @@ class Fit:
     ) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.rng, self.label, self.of = rng, label, of
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """The update rule and what surrounds it; the engine builds it. Rows of a sparse `nn.Table` move when touched.
-
-    clip: largest norm of the whole gradient; accumulate: batches a step; warmup: steps of a rising rate;
-    schedule: what the rate does afterwards, down to 0 at the last step of the longest run;
-    ema: decay of the moving average of the weights, which is what is judged and kept.
-    """
-
-    name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.0
-    clip: float | None = None
-    accumulate: int = 1
-    warmup: int = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    ema: float | None = None
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Stop after `n` epochs."""
-
-    n: int
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """Stop when a validation metric has not risen for `patience` evaluations, `every` epochs; keep the best weights."""
-
-    metric: str
-    patience: int = 10
-    every: int = 1
-    most: int = 1000
 
 
 class Feed(Protocol):
@@ -124,7 +87,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Alternate:
-    """Several trainings in turn, an epoch each, until the first one's end."""
+    """Several trainings in turn, an epoch of its own feed each, until the first one's end."""
 
     trains: Sequence[Train]
 
@@ -136,7 +99,7 @@ Program: TypeAlias = Generator[Stage, Any, None]
 class Learns(Protocol):
     """Every system: built from config and schema, trained by its program."""
 
-    def __init__(self, config: Any, schema: Any) -> None: ...
+    def __init__(self, config: Any, schema: Schema) -> None: ...
 
     def program(self, data: Dataset) -> Program: ...
 

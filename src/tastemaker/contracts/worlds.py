@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 
 class TextEncoder(Protocol):
-    """Texts to vectors."""
+    """Texts to vectors [n, D] of length 1; a text without a word is 0."""
 
     @property
     def identity(self) -> str: ...  # name and version: part of the key of everything computed with it
@@ -25,7 +25,7 @@ class TextEncoder(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """Image files to vectors."""
+    """Image files to vectors [n, D] of length 1; "" is 0."""
 
     @property
     def identity(self) -> str: ...
@@ -40,13 +40,12 @@ class ChatModel(Protocol):
     def identity(self) -> str: ...
 
     def run(self, task: str, given: Any, wanted: type[S]) -> S:
-        """Answer a typed task: pydantic in, pydantic out."""
-        ...
+        """Answer a typed task: pydantic in, pydantic out. Raises TastemakerError where no such answer comes."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the engine and the bundle loader bind to a system that declares `uses`."""
+    """What is bound to a system that declares `uses`. Other systems come by name, in the numbers of the catalogue."""
 
     chat: ChatModel | None = None
     text_encoder: TextEncoder | None = None
@@ -55,9 +54,24 @@ class Resources:
     systems: dict[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Binds(Protocol):
+    """Leans on resources."""
+
+    def bind(self, resources: Resources) -> None:
+        """Take them in the place of those before; before the program runs, and whenever others are to be had.
+        Raises CapabilityError, naming what to pass, where one is missing that the system cannot do without."""
+
+
 class Environment(Protocol[S]):
     """A world of users. A `Requests` holds only those who ask now; state goes in and comes out."""
 
-    def reset(self, seeds: NDArray[np.uint64]) -> tuple[Requests, S]: ...
+    @property
+    def identity(self) -> str: ...  # which world it is: what reports call it, and tell it from others by
 
-    def step(self, state: S, actions: Actions) -> tuple[Feedback, Requests, NDArray[np.bool_], S]: ...
+    def reset(self, seeds: NDArray[np.uint64]) -> tuple[Requests, S]:
+        """A session a seed; the same seeds meet the same people and the same luck."""
+
+    def step(self, state: S, actions: Actions) -> tuple[Feedback, Requests, NDArray[np.bool_], S]:
+        """What came back to the B who asked, what those ask who go on, who is done [B], and the state after. What a
+        person says is `Feedback.text`, and for systems that answer with lists `Requests.text` too."""

@@ -11,7 +11,7 @@ import datetime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -73,6 +73,7 @@ def interact(
     push: int = 1,
     at: Sequence[int] = (1, 5, 10, 15),
     success: float = 0.0,
+    by: Literal["seed", "session"] | None = None,
     name: str | None = None,
     tuning: Mapping[str, Any] | None = None,
     statistics: Statistics | None = None,
@@ -87,6 +88,8 @@ def interact(
         k, learn, push: see `policy`.
         at: turns of the success rates.
         success: a turn is a success where its reward is above this.
+        by: what a value is of, and so what intervals are over; None: a seed where the policy learns, else a session.
+            Policies that learn and others are compared by seeds.
         name: what the report calls the policy.
 
     Raises:
@@ -96,21 +99,23 @@ def interact(
         raise UsageError("there are turns, sessions and distinct seeds, at least one of each")
     statistics = statistics or Statistics()
     plays = policy(system, k, learn=learn, push=push) if not _is_policy(system) else system
+    if by == "session" and plays.learns:
+        raise UsageError("sessions of a policy that learns are not independent: values are by seed")
     counted = [t for t in sorted(set(at)) if 1 <= t <= turns]
     with metered() as cost:
         with progress("turns", turns * len(seeds)) as advance:
             courses = [_play(plays, environment, seed, turns, sessions, k, success, advance) for seed in seeds]
         values = [_values(course, counted, turns) for course in courses]
-        unit = "seed" if plays.learns else "session"
+        unit = by or ("seed" if plays.learns else "session")
         each = {
             one: np.stack([found[one].mean() if one != "reward" else _mean(found[one]) for found in values])
-            if plays.learns
+            if unit == "seed"
             else np.concatenate([found[one] for found in values])
             for one in values[0]
         }
         course_rows = _course(courses, turns, statistics)
     rows = {one: column for one, column in each.items() if not np.isnan(column).all()}
-    identity = str(getattr(environment, "identity", type(environment).__name__))
+    identity = environment.identity
     n = len(next(iter(rows.values())))
     return Report(
         system=about(system, name=name, tuning=tuning),

@@ -4,16 +4,7 @@ A question is one user and one item in their context, at a time; a system is sho
 and their labels come from the log by the tasks that the system declares (see `tastemaker.feeds.labels`); where a part
 of the log holds nothing but choices, items the user did not choose are drawn beside them, and the report says so.
 
-| metric | of a question | the figure |
-|---|---|---|
-| auc | of a positive: the share of negatives that score below it, ties half | the mean: area under the ROC curve |
-| gauc | the AUC among its user's questions, where these have both labels | the mean: users weigh by their questions |
-| logloss | -log of the probability of what happened | the mean |
-| mse, rmse | the squared difference of prediction and label | the mean, and its root |
-| ece | | by bins of the prediction: mean of abs(mean label - mean prediction), weighed by their questions |
-
-Ref: Zhu et al., "Optimized cost per click in Taobao display advertising", KDD 2017, arXiv:1703.02091 (GAUC); Guo,
-Pleiss, Sun, Weinberger, "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599, section 2 (ECE).
+The figures stand in `tastemaker.evaluate.predictions`.
 """
 
 from __future__ import annotations
@@ -33,6 +24,7 @@ from scipy import special
 from tastemaker.contracts import Embeds, Predicts, Scores
 from tastemaker.evaluate.candidates import fingerprint
 from tastemaker.evaluate.metrics import Metric
+from tastemaker.evaluate.predictions import BINARY_ONLY, BY_ORDER, METRICS, ROWS, TOTALS, gauc, reliability
 from tastemaker.evaluate.report import SLICE_COLUMNS, Report, Statistics, plain
 from tastemaker.evaluate.subject import Subject
 from tastemaker.feeds.fields import context_of
@@ -62,25 +54,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BLOCK = 4096  # questions a system is asked at once
 LONGEST = 200  # latest choices of a history that are shown
-LEAST = 1e-7  # probabilities are kept so far from 0 and 1 when a logarithm is taken
-BINS = 10
-
-METRICS: Mapping[str, Metric] = {
-    "auc": Metric(
-        "auc", "AUC", "chance that a positive scores above a negative, ties half", accuracy=True, needs="scores"
-    ),
-    "gauc": Metric(
-        "gauc", "GAUC", "AUC among the questions of each user, users weighed by them", accuracy=True, needs="scores"
-    ),
-    "logloss": Metric("logloss", "Log loss", "-log of the probability of what happened", "low", needs="scores"),
-    "mse": Metric("mse", "Squared error", "squared difference of prediction and label", "low", needs="scores"),
-    "rmse": Metric("rmse", "RMSE", "root of the mean squared error", "low", of="catalogue", needs="scores"),
-    "ece": Metric(
-        "ece", "Calibration error", "mean gap of label and prediction over bins", "low", of="catalogue", needs="scores"
-    ),
-}
-BINARY_ONLY = frozenset({"auc", "gauc", "logloss", "ece"})
-BY_ORDER = frozenset({"auc", "gauc"})  # need no probability, but any score
 POLICIES = (
     "A question is one item as it met one user; shown and chosen in one list is one question.",
     "A question without a label for a task takes no part in that task's figures.",
@@ -358,77 +331,7 @@ def _mean(values: Any) -> float:
     return float(there.mean()) if len(there) else math.nan
 
 
-# -- metrics; labels, predictions [E]
-
-
-def auc(labels: NDArray[Any], predictions: NDArray[Any]) -> Floats:
-    """The share of negatives that score below each positive, ties half [E]; NaN for negatives. The mean is the AUC."""
-    negatives = np.sort(predictions[labels <= 0])
-    out = np.full(len(labels), np.nan)
-    if len(negatives):
-        mine = predictions[labels > 0]
-        below = np.searchsorted(negatives, mine, "left") + np.searchsorted(negatives, mine, "right")
-        out[labels > 0] = below / (2.0 * len(negatives))
-    return out
-
-
-def gauc(labels: NDArray[Any], predictions: NDArray[Any], users: NDArray[Any]) -> Floats:
-    """The AUC among the user's questions, for each question [E]; NaN where the user has one label alone."""
-    if not len(labels):
-        return np.empty(0)
-    _, group = np.unique(users, return_inverse=True)
-    order = np.lexsort((predictions, group))
-    of, score, right = group[order], predictions[order], labels[order] > 0
-    new = np.ones(len(of), dtype=np.bool_)
-    new[1:] = (of[1:] != of[:-1]) | (score[1:] != score[:-1])
-    run = np.cumsum(new) - 1  # questions of a user with one score
-    size = np.bincount(run)
-    first = np.cumsum(size) - size
-    start = np.searchsorted(of, np.arange(of[-1] + 1))
-    rank = (first + (size + 1) / 2)[run] - start[of]  # from 1 within the user, ties at their mean
-    n, positive = np.bincount(of), np.bincount(of, right)
-    pairs = positive * (n - positive)
-    won = np.bincount(of, rank * right) - positive * (positive + 1) / 2
-    by_user = np.divide(won, pairs, out=np.full(len(n), np.nan), where=pairs > 0)
-    return np.asarray(by_user[group])
-
-
-def logloss(labels: NDArray[Any], predictions: NDArray[Any]) -> Floats:
-    """-log of the probability of each label [E]."""
-    chance = np.clip(np.asarray(predictions, np.float64), LEAST, 1 - LEAST)
-    return -np.where(labels > 0, np.log(chance), np.log1p(-chance))
-
-
-def squared_error(labels: NDArray[Any], predictions: NDArray[Any]) -> Floats:
-    """(prediction - label)^2 [E]."""
-    return np.asarray((np.asarray(predictions, np.float64) - labels) ** 2)
-
-
-def rmse(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
-    """Root of the mean squared error."""
-    return float(np.sqrt(squared_error(labels, predictions).mean())) if len(labels) else math.nan
-
-
-def reliability(labels: NDArray[Any], predictions: NDArray[Any], bins: int = BINS) -> pl.DataFrame:
-    """Mean prediction and label in bins of equal width: low, high, n, predicted, observed; empty bins are left out."""
-    place = np.clip((np.asarray(predictions, np.float64) * bins).astype(np.int64), 0, bins - 1)
-    n = np.bincount(place, minlength=bins)
-    there = np.flatnonzero(n)
-    means = [np.bincount(place, values, minlength=bins)[there] / n[there] for values in (predictions, labels)]
-    return pl.DataFrame(
-        {"low": there / bins, "high": (there + 1) / bins, "n": n[there], "predicted": means[0], "observed": means[1]}
-    )
-
-
-def ece(labels: NDArray[Any], predictions: NDArray[Any], bins: int = BINS) -> float:
-    """Expected calibration error: the gaps of the reliability table, weighed by n."""
-    table = reliability(labels, predictions, bins)
-    n, gap = table["n"].to_numpy(), (table["predicted"] - table["observed"]).abs().to_numpy()
-    return float((gap * n).sum() / max(1, n.sum()))
-
-
-ROWS = {"auc": auc, "logloss": logloss, "mse": squared_error}
-TOTALS = {"rmse": rmse, "ece": ece}
+# -- what the report says
 
 
 def _reliability_rows(table: pl.DataFrame, name: str) -> Iterator[list[Any]]:
@@ -440,9 +343,6 @@ def _reliability_rows(table: pl.DataFrame, name: str) -> Iterator[list[Any]]:
         value = f"{row['low']:.2f} to {row['high']:.2f}"
         yield [name, value, n, "predicted", row["predicted"], None, None]
         yield [name, value, n, "observed", share, max(0.0, centre - reach), min(1.0, centre + reach)]
-
-
-# -- what the report says
 
 
 def _of_task(metric: Metric, task: Task) -> Metric:

@@ -5,6 +5,7 @@ from tastemaker.feeds.labels import Labelled, Pasts, Task, drawn_labels, tasks_o
 from tastemaker.feeds.matrix import Bags, Repeats, Weight, bags, history_matrix, interaction_matrix
 from tastemaker.feeds.negatives import Sampler, Stretches, clashes, hardest, log_frequency, popular, shared, uniform
 from tastemaker.feeds.purchases import Past, PurchaseLog
+from tastemaker.feeds.questions import Confirmed, confirmed
 from tastemaker.feeds.reader import Reader
 from tastemaker.feeds.rollout import rollout
 from tastemaker.feeds.rows import Rows
@@ -14,6 +15,7 @@ from tastemaker.feeds.triplets import Triplets, distinct, triplets
 
 __all__ = [
     "Bags",
+    "Confirmed",
     "Labelled",
     "Past",
     "Pasts",
@@ -34,6 +36,7 @@ __all__ = [
     "bags",
     "clashes",
     "cloze",
+    "confirmed",
     "distinct",
     "drawn_labels",
     "hardest",

@@ -3,14 +3,14 @@
 self.reader = Reader(schema, config.columns, config.tasks)              # in the constructor
 self.reader.take((yield Fit(self.reader.learn, data)))                  # in the program
 yield Train(self.reader.feed(data, batch_size), ...)
-self.reader.ask(forward, requests, items, device)                       # outputs [B, C, T] when asked
+self.reader.ask(self, requests, items)                                  # outputs [B, C, T] when asked
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ from tastemaker.feeds.rows import Rows, pairs, rows
 from tastemaker.types import Dataset, Requests, Schema, State, UsageError
 
 PREFIX = "reader."
+
+
+class Network(Protocol):
+    """Reads rows, and says something of each: outputs [rows, T] of what `gather` read of a batch."""
+
+    def gather(self, batch: Any) -> Any: ...
+
+    def __call__(self, read: Any, batch: Any) -> Any: ...
+
+    def parameters(self) -> Iterator[Any]: ...
 
 
 class Reader:
@@ -78,13 +88,14 @@ class Reader:
 
     # -- answering
 
-    def ask(self, forward: Callable[[Any], Any], requests: Requests, items: Any, device: Any) -> Any:
-        """What `forward` says [rows, T] of the rows of each request and item: a tensor [B, C, T], or [B, I, T]."""
+    def ask(self, network: Network, requests: Requests, items: Any) -> Any:
+        """What a network of rows says of each request and item: a tensor [B, C, T], or [B, I, T]."""
         import torch
 
         width = self.fields.n_items if items is None else items.shape[1]
-        asked = pairs(self._ready, requests, items, max_len=self.max_len)
-        parts = [forward(tensors(part, device)) for part in asked]
+        device = next(network.parameters()).device
+        asked = (tensors(part, device) for part in pairs(self._ready, requests, items, max_len=self.max_len))
+        parts = [network(network.gather(batch), batch) for batch in asked]
         if not parts:
             return torch.zeros(requests.n, width, len(self.tasks), device=device)
         return torch.cat(parts).view(requests.n, width, len(self.tasks))

@@ -56,6 +56,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def owners(self) -> Any:
+        """The user of each row [B]; -1 an unknown one, who is none of those in training."""
+        return self.users - 1
+
     def take(self, rows: slice) -> Rows:
         first, last, _ = rows.indices(len(self))
         last = max(first, last)

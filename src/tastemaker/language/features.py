@@ -80,6 +80,13 @@ def sources(
     return tuple(found) if wanted else tuple(sorted(found, key=lambda one: one.kind != "text"))
 
 
+def said_of_items(columns: Mapping[str, Column], wanted: str = "", *, text_dim: int = 200) -> tuple[Source, ...]:
+    """The named columns; where none are named, all texts, or where there are none of these, all else there is."""
+    found = sources(columns, wanted, text_dim=text_dim)
+    texts = tuple(source for source in found if source.kind == "text")
+    return found if wanted else texts or found
+
+
 def item_vectors(
     found: Sequence[Source], items: pl.DataFrame
 ) -> Generator[Stage, Any, tuple[list[Floats], list[State]]]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.types import UsageError, optional
+from tastemaker.types import Jagged, UsageError, optional
 from tastemaker.types.progress import progress
 
 LONGEST, BATCH = 256, 64  # tokens of a text, texts at once
@@ -85,3 +85,14 @@ class TransformerText:
                 vectors[rows] = torch.nn.functional.normalize(means, dim=1).numpy()
                 advance(len(rows))
         return vectors
+
+
+def word_pieces(texts: Sequence[str], name: str, most: int) -> Jagged[NDArray[np.int64]]:
+    """The numbers of the first `most` pieces that a model's own tokenizer cuts each text into, without its signs."""
+    library = optional("transformers", extra="language", why=f"the language model {name!r}")
+    try:
+        cutter = library.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name!r} has no tokenizer: {str(error).splitlines()[0]}") from error
+    cut = cutter(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    return Jagged.from_lists([pieces[:most] for pieces in cut], dtype=np.int64)

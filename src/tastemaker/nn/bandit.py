@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,11 +19,12 @@ from tastemaker.contracts import Fit, Stage
 from tastemaker.nn.arms import Arms, ArmSums
 from tastemaker.nn.clusters import Clusters, spherical_kmeans
 from tastemaker.nn.contexts import Contexts, Of
-from tastemaker.nn.outcomes import Counted, as_served, trials
+from tastemaker.nn.outcomes import Counted, as_served, summed, trials
 from tastemaker.nn.space import Space, space
 from tastemaker.types import BundleError, ConfigError, Dataset, Feedback, Requests, Schema, State, SystemRef
 
 Floats = NDArray[np.float64]
+S = TypeVar("S", bound="HasBandit")
 
 
 class Settings(Protocol):
@@ -51,6 +52,18 @@ class Settings(Protocol):
     def whole(self) -> float: ...
     @property
     def counted(self) -> Counted: ...
+    @property
+    def past(self) -> bool: ...
+
+
+class HasBandit(Protocol):
+    """A system that answers and learns by a bandit."""
+
+    bandit: Bandit
+    config: Any
+    schema: Schema
+
+    def __init__(self, config: Any, schema: Schema) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +82,7 @@ class Bandit:
         """Contexts of the requests [B, D]."""
         return self.contexts.rows(requests)
 
-    def sums(self, feedback: Feedback) -> ArmSums:
+    def update(self, feedback: Feedback) -> ArmSums:
         """What feedback adds to the arms; a list's context is that of its trace, as served, where it has one."""
         own = self.settings
         seen = trials(feedback, self.n_items, whole=own.whole, counted=own.counted)
@@ -77,7 +90,11 @@ class Bandit:
         rows = self.rows(feedback.requests) if served is None else np.asarray(served[0], dtype=np.float64)
         return ArmSums.of(seen.items, rows[seen.rows], seen.rewards, seen.counts)
 
+    def merge(self, left: ArmSums, right: ArmSums) -> ArmSums:
+        return left.merged(right)
+
     def learnt(self, sums: ArmSums) -> Bandit:
+        """With these sums added."""
         return replace(self, arms=self.arms.learnt(sums))
 
     def extended(self, users: Any, items: Any) -> Bandit:
@@ -92,10 +109,25 @@ class Bandit:
 
 
 def bandit(own: Settings, data: Dataset, matrix: sp.csr_array) -> Generator[Stage, Any, Bandit]:
-    """The part of a program that makes a bandit which has seen nothing yet.
+    """The part of a program that makes a bandit: one that has seen nothing yet, or with `past` what the data tells.
 
     matrix: who chose what, from which vectors come where no system gives them
     """
+    fresh = yield from _fresh(own, data, matrix)
+    if not own.past:
+        return fresh
+    return fresh.learnt(ArmSums(*(yield Fit(summed, fresh, data, fresh.contexts.columns))))
+
+
+def with_bandit(system: S, learnt: Bandit, schema: Schema | None = None) -> S:
+    """A system beside this one that is the same but for its bandit, and perhaps knows more users and items."""
+    other = type(system)(system.config, schema or system.schema)
+    other.bandit = learnt
+    return other
+
+
+def _fresh(own: Settings, data: Dataset, matrix: sp.csr_array) -> Generator[Stage, Any, Bandit]:
+    """A bandit that has seen nothing."""
     columns = named(own.columns)
     if own.context == "columns":
         width = sum(data.schema.column("events", name).width for name in columns)

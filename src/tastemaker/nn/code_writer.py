@@ -192,6 +192,24 @@ class CodeWriter(nn.Module):
         return states, kept
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read, to be written from: see `tastemaker.nn.code_answers.Reading`."""
+
+    writer: CodeWriter
+    memory: Memory
+
+    def steps(self) -> Writing:
+        return Writing(self.writer, self.memory)
+
+    def logp(self, codes: Tensor) -> list[Tensor]:
+        """For each level the log-probabilities [B, n, V] of its codes after those before of tuples [B, n, Q]."""
+        b, n, depth = codes.shape
+        view = View.whole(self.memory, n)
+        states = self.writer.written(self.memory, codes.view(b * n, depth), view).view(b, n, depth, -1)
+        return [self.writer.logp(states[:, :, level], level) for level in range(depth)]
+
+
 class Writing:
     """The writer in the middle of B rows, as a search or a sampler drives it: see `tastemaker.nn.decoding.Steps`.
 

@@ -71,16 +71,20 @@ class ItemContent:
                 raise BundleError(
                     f"the content of modality {n} is finite and [{n_items}, {modality.width}]; this is not"
                 )
-            prefix = f"encoder.{n}."
             self.vectors.append(np.asarray(vectors, dtype=np.float32))
-            self.kept.append({k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)})
+            self.kept.append(under(state, f"encoder.{n}."))
         if not np.isfinite(self.lent).all() or (n_items and self.lent.shape[1] != dim):
             raise BundleError(f"rows that newcomers borrow are finite and [I, {dim}]; these are not")
 
 
+def under(state: State, prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
 def restore_layers(layers: nn.Module, state: State, prefix: str) -> None:
     """Take the weights of some layers from a bundle's arrays; BundleError where they do not fit."""
-    found = {k.removeprefix(prefix): torch.from_numpy(np.array(a)) for k, a in state.items() if k.startswith(prefix)}
+    found = {name: torch.from_numpy(np.array(array)) for name, array in under(state, prefix).items()}
     if bad := [name for name, weights in found.items() if not torch.isfinite(weights).all()]:
         raise BundleError(f"the weights {prefix}{bad[0]} hold values that are no numbers")
     try:

@@ -110,6 +110,17 @@ class ItemCoder(nn.Module):
             return digits_for(codes, old, self.config.digits, self.n_codes)
         return codes
 
+    def renewed(self, given: Ints, vectors: Callable[[Ints], Floats]) -> Ints:
+        """Codes [I, Q] of an older fit, -1 in the rows of items that it has not known, which get theirs now.
+
+        Args:
+            vectors: gives those of the items of these numbers.
+        """
+        codes, fresh = given.copy(), np.flatnonzero(given[:, 0] < 0)
+        if len(fresh):
+            codes[fresh] = self.further(vectors(fresh), np.delete(codes, fresh, axis=0))
+        return codes
+
     @property
     def n_codes(self) -> int:
         """Codes of a level that are in use."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.contracts import Updates
 from tastemaker.types import IMPRESSION, PASSIVE_KINDS, Columns, Dataset, Feedback, Jagged, Requests
 
 NO_REWARD = PASSIVE_KINDS | {"skip", "hide", "dislike", "not_interested"}
@@ -83,7 +82,15 @@ def past(data: Dataset, columns: Sequence[str] = ()) -> Iterator[Feedback]:
         yield Feedback(requests, events=Jagged(values, np.arange(events.height + 1)))
 
 
-def summed(system: Updates[Any], data: Dataset, columns: Sequence[str] = ()) -> tuple[NDArray[Any], ...]:
-    """What all events of a dataset add to a system: the fields of its delta."""
-    total: Any = reduce(system.merge, map(system.update, past(data, columns)))
+class Sums(Protocol):
+    """Makes of feedback what adds up."""
+
+    def update(self, feedback: Feedback) -> Any: ...
+
+    def merge(self, left: Any, right: Any) -> Any: ...
+
+
+def summed(of: Sums, data: Dataset, columns: Sequence[str] = ()) -> tuple[NDArray[Any], ...]:
+    """What all events of a dataset add: the fields of the delta."""
+    total: Any = reduce(of.merge, map(of.update, past(data, columns)))
     return tuple(getattr(total, field.name) for field in fields(total))

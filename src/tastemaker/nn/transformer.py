@@ -1,18 +1,24 @@
-"""Transformer encoders over ragged sequences: only attention sees a rectangle, all else works on the N values.
+"""Transformers over ragged sequences: only attention sees a rectangle, all else works on the N values.
 
-N values, B rows, L the longest row, D width, H heads.
+What was read of rows can be kept, and written on from: several continuations of a row share what they look at.
+
+N values, B rows, L the longest row, D width, H heads, W continuations of a row, t values of each, s so far.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tastemaker.nn.dropout import Dropout
 from tastemaker.nn.ragged import Layout
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values: of what was read [B, H, L, D / H], or of continuations [B, W, H, s, D / H]."""
 Norm = Literal["pre", "post"]
 Activation = Literal["relu", "gelu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -33,6 +39,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[N, D] to [N, D]."""
+        return self.read(x, layout)[0]
+
+    def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Pair]:
+        """[N, D] to [N, D], and the keys and values of what was read."""
         shape = layout.n_rows, layout.length, self.n_heads, x.shape[-1] // self.n_heads
         queries, keys, values = (
             layout.pad(part).view(shape).transpose(1, 2)  # [B, H, L, D / H]
@@ -43,7 +53,31 @@ class Attention(nn.Module):
             mask = layout.filled()[:, None, None, :]
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=self.causal)
         mixed_rows: Tensor = self.outward(layout.flat(mixed.transpose(1, 2).flatten(2)))
-        return mixed_rows
+        return mixed_rows, (keys, values)
+
+    def go_on(self, x: Tensor, seen: Pair, visible: Tensor, past: Pair | None = None) -> tuple[Tensor, Pair]:
+        """Continuations [B, W, t, D] to [B, W, t, D]: each value sees what is visible [B, L] of its row, and of its
+        continuation what came before it, and itself. Returns their keys and values too, those of `past` before them."""
+        b, w, t, dim = x.shape
+        width = dim // self.n_heads
+        queries, keys, values = (
+            part.view(b, w, t, self.n_heads, width).transpose(2, 3) for part in self.inward(x).chunk(3, dim=-1)
+        )
+        if past is not None:
+            keys, values = torch.cat([past[0], keys], dim=3), torch.cat([past[1], values], dim=3)
+        length, s = seen[0].shape[2], keys.shape[3]
+        rows = queries.transpose(1, 2).reshape(b, self.n_heads, w * t, width)
+        across = (rows @ seen[0].transpose(-1, -2)).view(b, self.n_heads, w, t, length)
+        across = across.masked_fill(~visible[:, None, None, None, :], -torch.inf)
+        own = (queries @ keys.transpose(-1, -2)).transpose(1, 2)  # [B, H, W, t, s]
+        later = torch.ones(t, s, dtype=torch.bool, device=x.device).triu(s - t + 1)
+        own = own.masked_fill(later, -torch.inf)
+        weights = torch.softmax(torch.cat([across, own], dim=-1) * width**-0.5, dim=-1)
+        read, written = weights[..., :length], weights[..., length:]
+        mixed = (read.reshape(b, self.n_heads, w * t, length) @ seen[1]).view(b, self.n_heads, w, t, width)
+        mixed = mixed + (written.transpose(1, 2) @ values).transpose(1, 2)
+        gone_on: Tensor = self.outward(mixed.permute(0, 2, 3, 1, 4).flatten(3))
+        return gone_on, (keys, values)
 
 
 class Block(nn.Module):
@@ -65,11 +99,27 @@ class Block(nn.Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        return self.read(x, layout)[0]
+
+    def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Pair]:
+        mixed, pair = self.attention.read(self._before(x), layout)
+        return self._after(x, mixed), pair
+
+    def go_on(self, x: Tensor, seen: Pair, visible: Tensor, past: Pair | None = None) -> tuple[Tensor, Pair]:
+        mixed, pair = self.attention.go_on(self._before(x), seen, visible, past)
+        return self._after(x, mixed), pair
+
+    def _before(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.first(x) if self.norm == "pre" else x
+        return normed
+
+    def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """x and what attention made of it, through the layers that are applied to each value."""
+        x = x + self.drop(mixed)
         if self.norm == "pre":
-            x = x + self.drop(self.attention(self.first(x), layout))
             x = x + self.drop(self.each(self.second(x)))
         else:
-            x = self.first(x + self.drop(self.attention(x, layout)))
+            x = self.first(x)
             x = self.second(x + self.drop(self.each(x)))
         return x
 
@@ -111,3 +161,21 @@ class Transformer(nn.Module):
             x = block(x, layout)
         normed: Tensor = self.final(x)
         return normed
+
+    def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, list[Pair]]:
+        """[N, D] to [N, D], and what each block keeps of what was read."""
+        kept = []
+        for block in self.blocks:
+            x, pair = block.read(x, layout)  # type: ignore[operator]
+            kept.append(pair)
+        return self.final(x), kept
+
+    def go_on(
+        self, x: Tensor, seen: Sequence[Pair], visible: Tensor, past: Sequence[Pair] | None = None
+    ) -> tuple[Tensor, list[Pair]]:
+        """Continuations [B, W, t, D] of rows that were read, after `past` of them; see `Attention.go_on`."""
+        kept = []
+        for n, block in enumerate(self.blocks):
+            x, pair = block.go_on(x, seen[n], visible, None if past is None else past[n])  # type: ignore[operator]
+            kept.append(pair)
+        return self.final(x), kept

@@ -1,8 +1,18 @@
 """Environments: worlds of users to act in."""
 
+from tastemaker.simulate.attributes import AttributeState, AttributeUsers
 from tastemaker.simulate.gymnasium import as_gymnasium
 from tastemaker.simulate.latent import LatentState, LatentUsers
 from tastemaker.simulate.logged import Logged
 from tastemaker.simulate.replay import LoggedReplay, ReplayState
 
-__all__ = ["LatentState", "LatentUsers", "Logged", "LoggedReplay", "ReplayState", "as_gymnasium"]
+__all__ = [
+    "AttributeState",
+    "AttributeUsers",
+    "LatentState",
+    "LatentUsers",
+    "Logged",
+    "LoggedReplay",
+    "ReplayState",
+    "as_gymnasium",
+]

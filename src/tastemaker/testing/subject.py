@@ -20,6 +20,9 @@ SEED = 7
 SMALL = {"dim": 32, "epochs": 20, "every": 5, "max_len": 20, "batch_size": 256, "lr": 0.01}
 """Settings that trained systems share by name, at sizes for which seconds are enough; a class may name others in
 `small`, as one does that learns from many more rows."""
+WORLD, WORLD_OF_ROWS = (300, 200), (100, 100)
+"""Users and items of the synthetic dataset; and of that for systems that predict and have no vectors, which learn from
+all that was shown, and from what is drawn beside it: several rows for each choice."""
 
 
 @dataclass(eq=False)
@@ -63,8 +66,11 @@ class Subject:
 
 def subject(name: str, config: Mapping[str, Any] | None = None, *, data: Dataset | None = None) -> Subject:
     """The system `name` on the synthetic dataset, or on a dataset of your own; made small, where settings allow."""
-    data = synthetic(300, n_items=200, seed=3) if data is None else data
     info = find(name)
+    if data is None:
+        ranks_rows = "predicts" in info.capabilities and "embeds" not in info.capabilities
+        n_users, n_items = WORLD_OF_ROWS if ranks_rows else WORLD
+        data = synthetic(n_users, n_items=n_items, seed=3)
     sizes = {**SMALL, **getattr(info.cls, "small", {})}
     small = {setting: value for setting, value in sizes.items() if setting in settings(info.config)}
     return Subject(info, {**small, **(config or {})}, data, split(data, "ratio:0.8,0,0.2", seed=5))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tastemaker.contracts import SystemInfo, find
+from tastemaker.contracts import Binds, Resources, SystemInfo, find
 from tastemaker.index import retriever
+from tastemaker.nn.inside import export_state, restore_state, restore_weights
 from tastemaker.types import (
     BundleError,
     Columns,
@@ -35,8 +36,9 @@ from tastemaker.types import (
     config_to_json,
     make_config,
     replace_folder,
-    to_numpy,
 )
+
+__all__ = ["Bundle", "Manifest", "bind", "export_state", "histories_of", "restore_state", "restore_weights"]
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -157,12 +159,16 @@ class Bundle:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Bundle:
+    def load(cls, folder: str | Path, resources: Resources | None = None) -> Bundle:
         """Open a bundle. Nothing in it is executed; every file is checked against the manifest first.
+
+        Args:
+            resources: what to bind to a system that leans on some; the catalogue is the bundle's own.
 
         Raises:
             NotFound: there is no bundle at `folder`, or its system is not installed.
             BundleError: the bundle is damaged, or of another format or version.
+            CapabilityError: the system cannot do without a resource that is not given.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -184,7 +190,14 @@ class Bundle:
             histories = _load_histories(folder / HISTORIES, schema) if HISTORIES in manifest.files else None
         except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
             raise BundleError(f"{folder} cannot be opened: {error}") from error
+        bind(system, catalogue, resources)
         return cls(system, info, config, schema, users, catalogue, histories, manifest.about)
+
+
+def bind(system: Any, catalogue: pl.DataFrame, resources: Resources | None = None) -> None:
+    """Give a system that leans on resources the catalogue it speaks of, and what else there is."""
+    if isinstance(system, Binds):
+        system.bind(replace(resources or Resources(), catalogue=catalogue))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -221,34 +234,6 @@ def histories_of(data: Dataset) -> Jagged[Columns]:
     """What each user of `data` chose, as a bundle keeps it."""
     kept = [name for name in ("item", "time", "value") if name in data.events.columns]
     return data.histories(tuple(kept))
-
-
-def export_state(system: Any) -> State:
-    """What a system keeps: its own `export`, or the parameters of a torch module."""
-    state = system.export() if hasattr(system, "export") else system.state_dict()
-    return {name: to_numpy(array) for name, array in state.items()}
-
-
-def restore_state(system: Any, state: State) -> None:
-    """Put back what `export_state` took."""
-    if hasattr(system, "restore"):
-        system.restore(state)
-        return
-    restore_weights(system, state)
-
-
-def restore_weights(system: Any, state: State) -> None:
-    """Give a torch module the weights of its `state_dict`, and set it to answer."""
-    import torch
-
-    weights = {name: torch.as_tensor(array) for name, array in state.items()}
-    if bad := [name for name, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]:
-        raise BundleError(f"the weights {bad[0]} hold values that are no numbers")
-    try:
-        system.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BundleError(f"the weights do not fit the system: {error}") from error
-    system.eval()
 
 
 def _save_arrays(save_file: Any, arrays: Mapping[str, Any], path: Path) -> None:

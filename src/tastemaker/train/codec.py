@@ -121,6 +121,8 @@ def _feed(total: Any, value: Any) -> None:
     total.update(f"<{type(value).__name__}>".encode())
     if isinstance(value, Dataset):
         total.update(value.fingerprint.encode())
+    elif isinstance(identity := getattr(value, "identity", None), str):  # an encoder, a language model, a world
+        total.update(identity.encode())
     elif isinstance(value, Vocabulary):
         _feed(total, value.series.to_frame())
     elif isinstance(value, list | tuple):

@@ -21,6 +21,7 @@ from tastemaker.contracts import (
     Logger,
     Precompute,
     Program,
+    Resources,
     SystemInfo,
     Tells,
     Train,
@@ -28,7 +29,7 @@ from tastemaker.contracts import (
     info_of,
 )
 from tastemaker.data import holdout
-from tastemaker.train.bundle import Bundle, export_state, histories_of, restore_weights
+from tastemaker.train.bundle import Bundle, bind, export_state, histories_of, restore_weights
 from tastemaker.train.codec import content_key, recall, store
 from tastemaker.train.loggers import JsonLines
 from tastemaker.train.run import Hardware, Judge, NeedsJudge, Run, Validation, is_first_process
@@ -104,6 +105,7 @@ def _fitted(run: Run, of: SystemRef, data: Dataset) -> Any:
         seconds=left,
         checkpoint_seconds=run.checkpoint_seconds,
         loggers=run.loggers,
+        resources=run.resources,
     )
     return bundle.system
 
@@ -147,6 +149,7 @@ def fit(
     run: str | Path | None = None,
     cache: str | Path | None = None,
     histories: bool = True,
+    resources: Resources | None = None,
     hardware: Hardware | None = None,
     seconds: float | None = None,
     checkpoint_seconds: float = 60.0,
@@ -173,6 +176,7 @@ def fit(
         run: a folder for finished stages and checkpoints; a run stopped half-way, or by `seconds`, goes on there.
         cache: where precomputed artefacts are kept; default: the user's cache folder.
         histories: keep the users' histories in the bundle, so that it answers for them by id.
+        resources: what is bound to a system that leans on some; the catalogue is that of the data.
         hardware: device, precision, compilation; default: the accelerator, where there is one.
         seconds: training by gradients stops when so many have passed, with the best weights so far.
         checkpoint_seconds: how often a training under way is saved in `run`.
@@ -193,7 +197,7 @@ def fit(
         )
     given = config_to_json(warm.config) if config is None and warm is not None and warm.info == info else config
     settings = make_config(info.config, given, of=info.name)
-    changes = _transforms(transforms)
+    changes = _transforms(transforms, learnt)
     asked = {name: config_to_json(change.config) for name, change in changes.items()}
     if warm is not None:
         check_same(warm, info, settings, asked)
@@ -214,6 +218,7 @@ def fit(
         deadline=None if seconds is None else time.monotonic() + seconds,
         checkpoint_seconds=checkpoint_seconds,
         loggers=loggers,
+        resources=resources,
     )
     judged_on = "valid part" if running.judge is not None else None
     started = time.monotonic()
@@ -268,6 +273,7 @@ def _learn(
     """A new system, taught by its program, which transforms may have changed."""
     schema = schema or data.schema
     system = run.system = built(info, settings, schema, run.seed)
+    bind(system, data.items, run.resources)
     if run.warm is not None:
         run.carried = carry_over(run.warm, system, info, settings, schema, data.user_ids, data.item_ids)
     program = system.program(data)
@@ -316,10 +322,13 @@ def _judge_of(data: Dataset | Split, seed: int) -> Judge | None:
     return Validation(data, seed) if isinstance(data, Split) and data.sizes["valid"] else None
 
 
-def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str]) -> dict[str, Any]:
+def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str], data: Dataset) -> dict[str, Any]:
     """Transforms by name, built from their settings."""
     given = wanted if isinstance(wanted, Mapping) else {name: {} for name in wanted}
     found = {name: TRANSFORMS.find(name) for name in given}
+    for name, info in found.items():
+        if missing := info.missing_from(data):
+            raise CapabilityError(f"{name} learns from {', '.join(sorted(missing))}, which {data.name} does not carry")
     return {name: info.cls(make_config(info.config, given[name], of=name)) for name, info in found.items()}
 
 

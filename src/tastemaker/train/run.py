@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tastemaker.contracts import Logger, Predicts
+from tastemaker.contracts import Logger, Predicts, Resources
 from tastemaker.evaluate import Questions, evaluate, pointwise
-from tastemaker.evaluate.pointwise import METRICS as OF_PREDICTIONS
+from tastemaker.evaluate.predictions import METRICS as OF_PREDICTIONS
 from tastemaker.evaluate.ranking import METRICS as OF_LISTS
 from tastemaker.train.codec import recall, store
 from tastemaker.types import Cases, Dataset, Split, UsageError, generator
@@ -130,6 +130,7 @@ class Run:
     fixed: epochs to train for, by the number of the stage, where that is known already
     deadline: `time.monotonic()` after which training stops where it is
     checkpoint_seconds: how often a training stage is saved
+    resources: what is bound to systems that lean on some
     told: what training stages found, in their order
     stage: number of the stage that is under way
     """
@@ -147,6 +148,7 @@ class Run:
     deadline: float | None = None
     checkpoint_seconds: float = 60.0
     loggers: Sequence[Logger] = ()
+    resources: Resources | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
     stage: int = 0
 

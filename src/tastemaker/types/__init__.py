@@ -1,6 +1,7 @@
 """The nouns: frozen, columnar, batch first."""
 
 from tastemaker.types.arrays import Array, State, pack_csr, to_numpy, unpack_csr
+from tastemaker.types.attributes import Attributes, askable
 from tastemaker.types.codes import Codebook, Trie
 from tastemaker.types.config import Setting, SystemRef, config_to_json, make_config, setting, settings
 from tastemaker.types.dataset import AVAILABLE, EVENT_COLUMNS, IMPRESSION, PASSIVE_KINDS, Dataset, infer_kind
@@ -22,6 +23,7 @@ from tastemaker.types.errors import (
 from tastemaker.types.files import replace_file, replace_folder
 from tastemaker.types.interaction import Actions, Beam, Decoding, Feedback, Greedy, Reason, Sample, Samples
 from tastemaker.types.jagged import Columns, Jagged, concat
+from tastemaker.types.learning import Epochs, Optimiser, Plateau
 from tastemaker.types.progress import progress, quiet
 from tastemaker.types.random import generator, mix, request_seeds
 from tastemaker.types.requests import REQUEST_FIELDS, ItemFilter, Requests
@@ -43,6 +45,7 @@ __all__ = [
     "UNKNOWN",
     "Actions",
     "Array",
+    "Attributes",
     "Beam",
     "BudgetExceeded",
     "BundleError",
@@ -56,6 +59,7 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Diverged",
+    "Epochs",
     "Feedback",
     "Greedy",
     "ItemFilter",
@@ -63,7 +67,9 @@ __all__ = [
     "Kind",
     "MissingExtra",
     "NotFound",
+    "Optimiser",
     "Part",
+    "Plateau",
     "Problem",
     "Reason",
     "Requests",
@@ -80,6 +86,7 @@ __all__ = [
     "Trie",
     "UsageError",
     "Vocabulary",
+    "askable",
     "concat",
     "config_to_json",
     "generator",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tastemaker.types.edges import earlier, without
 from tastemaker.types.errors import DataError, NotFound, UsageError, nearest
 from tastemaker.types.jagged import Columns, Jagged
-from tastemaker.types.schema import KINDS, Column, Kind, Schema, TimeUnit
+from tastemaker.types.schema import Column, Kind, Schema, TimeUnit
 from tastemaker.types.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -353,6 +353,3 @@ def _hash_column(total: Any, values: pl.Series) -> None:
         total.update(text.str.len_bytes().to_numpy().astype(np.int64).tobytes())
         for start in range(0, len(text), 1_000_000):
             total.update("".join(text.slice(start, 1_000_000).to_list()).encode())
-
-
-assert set(KINDS) >= {"number", "category", "categories", "text", "vector", "flag"}

@@ -30,7 +30,7 @@ class Actions:
         slates: Slates of B rows (an empty list: nothing recommended)
         ask: Columns of B rows ("attribute", "values"); attribute "" where nothing is asked
         text: [B] strings or None a row
-        content: [B] created content or None a row
+        content: [B] what was created for it, or what is told of its turn ("trace", "profile"), or None a row
         logp: [B] float32, log-probability of the whole action
     """
 
@@ -97,6 +97,8 @@ class Samples:
     slates: Slates | None = None
 
     def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UsageError(f"samples hold at least one answer a request, got {self.n}")
         sizes = {
             name: len(v) for name in ("tokens", "logp", "text", "slates") if (v := getattr(self, name)) is not None
         }

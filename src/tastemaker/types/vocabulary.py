@@ -80,7 +80,7 @@ class Vocabulary:
         if not isinstance(outside, pl.Series):
             rows = list(outside)
             if len(rows) <= 4096:  # a request: no series, no join
-                own = str if self.is_text else _whole
+                own = _text if self.is_text else _whole
                 return np.fromiter((self._numbers.get(own(o), UNKNOWN) for o in rows), np.int32, len(rows))
             outside = pl.Series(self.of, rows, strict=False)
         left = pl.DataFrame({"id": self._cast(outside)})
@@ -113,6 +113,11 @@ class Vocabulary:
         more = self._cast(more).drop_nulls().unique(maintain_order=True)
         new = more.filter(pl.Series(self.numbers(more) == UNKNOWN))
         return Vocabulary(pl.concat([self.series, new.rename(self.of)]), of=self.of) if len(new) else self
+
+
+def _text(outside: Any) -> str | None:
+    """An id as text; what is missing is unknown, whatever ids are called."""
+    return None if outside is None else str(outside)
 
 
 def _whole(outside: Any) -> int | None:

@@ -25,7 +25,7 @@ Ref: Rajput et al., "Recommender systems with generative retrieval", NeurIPS 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -38,31 +38,26 @@ from torch import Tensor, nn
 
 from tastemaker.contracts import Optimiser, Plateau, Program, Train, system
 from tastemaker.feeds import RowFeed, Tokens, asked_codes, next_codes, prefixes, tensors, windows
-from tastemaker.language.features import CONTENT, Source, encoded, item_vectors, sources
-from tastemaker.nn.code_writer import CodeWriter, Memory, View, Writing
-from tastemaker.nn.content import restore_layers
-from tastemaker.nn.decoding import Found, Limits, Tree, as_samples, codes_of, sample, search, told_logp, uniforms_of
-from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions, ItemCoder
+from tastemaker.language.features import CONTENT, encoded, item_vectors, said_of_items
+from tastemaker.nn.code_answers import CodeAnswers, KeptTree
+from tastemaker.nn.code_writer import CodeWriter, Memory, Reading, View
+from tastemaker.nn.content import restore_layers, under
+from tastemaker.nn.decoding import Tree
+from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions, Floats, ItemCoder
 from tastemaker.nn.ragged import Layout
 from tastemaker.types import (
     Array,
     Codebook,
     Dataset,
     Decoding,
-    Greedy,
     Requests,
-    Sample,
     Samples,
     Schema,
     Slates,
     State,
-    UsageError,
     setting,
     to_numpy,
 )
-
-BEGINNINGS = 1 << 13  # beginnings that are written on with at once
-COLUMNS = 256  # items whose log-probabilities are computed at once
 
 
 @system(
@@ -141,7 +136,7 @@ class TIGER(nn.Module):
         super().__init__()
         self.config, self.schema = config, schema
         c, coding = config, config.coding
-        self.sources = _content(schema, c.columns, c.text_dim)
+        self.sources = said_of_items(schema.items, c.columns, text_dim=c.text_dim)
         self.coder = ItemCoder(coding, sum(source.width for source in self.sources))
         self.writer = CodeWriter(
             coding.sizes,
@@ -158,7 +153,7 @@ class TIGER(nn.Module):
         self.book = Codebook(np.empty((0, len(coding.sizes)), dtype=np.int64), coding.sizes)
         self.kept: list[State] = []  # what encoders of texts know
         self.given: NDArray[np.int64] | None = None  # codes of an older fit's items, -1 in the rows of others
-        self._tree: tuple[Codebook, Any, Tree] | None = None
+        self._tree = KeptTree()
 
     # -- learning
 
@@ -168,7 +163,7 @@ class TIGER(nn.Module):
             vectors, self.kept = yield from item_vectors(self.sources, data.items)
             codes = yield from self.coder.learn(np.concatenate(vectors, axis=1), RowFeed)
         else:
-            codes = self._renewed(data.items)
+            codes = self.coder.renewed(self.given, lambda fresh: self._vectors(data.items[fresh]))
         self.book = self.book.changed(codes)
         full = c.attention == "full"
         seen = prefixes(data, c.max_len) if full else windows(data, c.max_len + 1, which="all")
@@ -206,14 +201,9 @@ class TIGER(nn.Module):
         self.coder.adopt(old.coder)
         self.given = np.where(items[:, None] >= 0, old.book.codes[np.maximum(items, 0)], -1)
 
-    def _renewed(self, items: pl.DataFrame) -> NDArray[np.int64]:
-        """The codes of an older fit, and by what made them those of items it has not known."""
-        assert self.given is not None
-        codes, fresh = self.given.copy(), np.flatnonzero(self.given[:, 0] < 0)
-        if len(fresh):
-            vectors = np.concatenate(encoded(self.sources, items[fresh], self.kept), axis=1)
-            codes[fresh] = self.coder.further(vectors, np.delete(codes, fresh, axis=0))
-        return codes
+    def _vectors(self, items: pl.DataFrame) -> Floats:
+        """What is said of items that came after the fit [n, W]."""
+        return np.concatenate(encoded(self.sources, items, self.kept), axis=1)
 
     def extend(self, users: Any = None, items: pl.DataFrame | None = None) -> TIGER:
         """With further items, written by codes made of their texts; users need no rows."""
@@ -221,103 +211,39 @@ class TIGER(nn.Module):
         schema = replace(self.schema, n_users=self.schema.n_users + n_users, n_items=self.schema.n_items + n_items)
         book = self.book
         if items is not None and n_items:
-            vectors = np.concatenate(encoded(self.sources, items, self.kept), axis=1)
-            book = book.extended(self.coder.further(vectors, book.codes))
+            book = book.extended(self.coder.further(self._vectors(items), book.codes))
         larger = type(self)(self.config, schema)
         larger.restore({**self.export(), **book.export()})
         return larger
 
     # -- answering
 
-    @torch.no_grad()
     def retrieve(self, requests: Requests, k: int) -> Slates:
         """The k likeliest items that a beam search finds."""
-        items, scores = np.full((requests.n, k), -1, dtype=np.int32), np.full((requests.n, k), -np.inf, np.float32)
-        most = min(k, self.book.n_items)
-        for part in _blocks(requests.n, max(1, BEGINNINGS // max(self.config.beams, most))):
-            found = self._search(requests.take(part), most, self.config.beams)
-            n = found.items.shape[1]
-            items[part, :n], scores[part, :n] = to_numpy(found.items), to_numpy(found.scores)
-        return Slates(items, scores)
+        return self._answers().retrieve(requests, k)
 
-    @torch.no_grad()
     def generate(self, requests: Requests, n: int, decoding: Decoding) -> Samples:
-        """n items a request as their codes, each a list of one item.
-
-        `logp` is that of each code among those that lead to an allowed item, which is how samples are drawn. Scores
-        are the network's own log-probabilities, over all codes, where a search found them.
-        """
-        if isinstance(decoding, Sample):
-            if requests.seeds is None:
-                raise UsageError("samples are drawn from the streams of the requests' seeds, and these have none")
-            memory = self._read(requests)
-            uniforms = torch.from_numpy(uniforms_of(requests.seeds, n, self.book.depth)).to(memory.lengths.device)
-            writing, limits = Writing(self.writer, memory), self._limits(requests)
-            items, logp, codes = sample(writing, self.tree(), uniforms, temperature=decoding.temperature, limits=limits)
-            scores = logp.sum(dim=-1)
-        else:
-            if isinstance(decoding, Greedy) and n != 1:
-                raise UsageError(f"Greedy() gives one answer a request, {n} were asked for", hint="Beam() or Sample()")
-            width = 1 if isinstance(decoding, Greedy) else decoding.width or self.config.beams
-            found = self._search(requests, n, width)
-            items, scores, codes = _filled(found, n)
-            logp, _ = self._told(requests, codes)
-        return as_samples(items, scores, codes, logp, self.book)
+        """n items a request as their codes, each a list of one item."""
+        return self._answers().generate(requests, n, decoding)
 
     def logp(self, requests: Requests, samples: Samples) -> Tensor:
         """Log-probability of each code of samples among those that lead to an allowed item [N], differentiable."""
-        codes, there = (torch.from_numpy(a) for a in codes_of(samples, requests.n, self.book))
-        told, whole = self._told(requests, codes.to(self.writer.tokens.weight.device))
-        there = there.to(whole.device)
-        if not bool(whole[there].all()):
-            raise UsageError("a sample holds codes that lead to no item which its request allows")
-        kept: Tensor = told[there].flatten()
-        return kept
+        return self._answers().logp(requests, samples)
 
-    @torch.no_grad()
     def score(self, requests: Requests, items: Array | None = None) -> Tensor:
         """Log-probabilities of items [B, C], exact; of all of them that takes far longer than a search for the best."""
-        every = np.broadcast_to(np.arange(self.book.n_items), (requests.n, self.book.n_items))
-        listed = np.maximum(every if items is None else to_numpy(items), 0)
-        wide = np.pad(listed, ((0, 0), (0, -listed.shape[1] % COLUMNS)))  # equal shapes, so equal sums to the bit
-        out = torch.zeros(wide.shape)
-        for part in _blocks(requests.n, BEGINNINGS // COLUMNS):
-            memory = self._read(requests.take(part))
-            for columns in _blocks(wide.shape[1], COLUMNS):
-                codes = torch.from_numpy(self.book.codes[wide[part, columns]]).to(memory.lengths.device)
-                told = self._logp(memory, codes)
-                picked = [one.gather(-1, codes[..., q, None]).squeeze(-1) for q, one in enumerate(told)]
-                out[part, columns] = torch.stack(picked).sum(dim=0).cpu()
-        return out[:, : listed.shape[1]]
+        return self._answers().score(requests, items)
 
     def tree(self) -> Tree:
-        """The tree of all tuples where the weights lie; made anew when codes change."""
-        device = self.writer.tokens.weight.device
-        if self._tree is None or self._tree[0] is not self.book or self._tree[1] != device:
-            self._tree = self.book, device, Tree.of(self.book.trie, device)
-        return self._tree[2]
+        """The tree of all tuples where the weights lie."""
+        return self._tree.of(self.book, self.writer.tokens.weight.device)
 
-    def _read(self, requests: Requests) -> Memory:
+    def _answers(self) -> CodeAnswers:
+        return CodeAnswers(self._read, self.book, self.tree(), self.config.beams)
+
+    def _read(self, requests: Requests) -> Reading:
         asked = asked_codes(requests, self.book, self.config.max_len, groups=self.config.groups)
-        batch = tensors(asked, self.writer.tokens.weight.device)
-        return self.gather(batch)
-
-    def _limits(self, requests: Requests) -> Limits | None:
-        return Limits.of(requests, self.book.trie, self.writer.tokens.weight.device)
-
-    def _search(self, requests: Requests, k: int, width: int) -> Found:
-        writing = Writing(self.writer, self._read(requests))
-        return search(writing, self.tree(), k, width, self._limits(requests))
-
-    def _logp(self, memory: Memory, codes: Tensor) -> list[Tensor]:
-        """For each level the log-probabilities [B, n, V] of its codes after those of tuples [B, n, Q] before."""
-        b, n, depth = codes.shape
-        states = self.writer.written(memory, codes.view(b * n, depth), View.whole(memory, n)).view(b, n, depth, -1)
-        return [self.writer.logp(states[:, :, level], level) for level in range(depth)]
-
-    def _told(self, requests: Requests, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """`told_logp` of tuples [B, n, Q]."""
-        return told_logp(self._logp(self._read(requests), codes), codes, self.tree(), self._limits(requests))
+        return Reading(self.writer, self.gather(tensors(asked, self.writer.tokens.weight.device)))
 
     # -- bundles
 
@@ -331,28 +257,6 @@ class TIGER(nn.Module):
     def restore(self, state: State) -> None:
         self.book = Codebook.of(state, self.schema.n_items, self.config.coding.sizes)
         restore_layers(self.writer, state, "writer.")
-        self.coder.restore(_under(state, "coder."))
-        self.kept = [_under(state, f"encoder.{n}.") for n in range(len(self.sources))]
+        self.coder.restore(under(state, "coder."))
+        self.kept = [under(state, f"encoder.{n}.") for n in range(len(self.sources))]
         self.eval()
-
-
-def _content(schema: Schema, columns: str, text_dim: int) -> tuple[Source, ...]:
-    """What codes are made of: the named columns; else all texts, or where there are none, all else there is."""
-    found = sources(schema.items, columns, text_dim=text_dim)
-    texts = tuple(source for source in found if source.kind == "text")
-    return found if columns else texts or found
-
-
-def _under(state: State, prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-
-
-def _filled(found: Found, n: int) -> Found:
-    """With n items a request, -1 after the last."""
-    short = n - found.items.shape[1]
-    items, scores = F.pad(found.items, (0, short), value=-1), F.pad(found.scores, (0, short), value=-torch.inf)
-    return Found(items, scores, F.pad(found.codes, (0, 0, 0, short)))
-
-
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

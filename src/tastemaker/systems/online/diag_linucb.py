@@ -70,6 +70,8 @@ BLOCK = 1024  # requests that are looked up at once
 class DiagLinUCB:
     """Nominates by clusters, learns two numbers an edge; finds what is new and good within hours, at any size."""
 
+    Delta = EdgeSums
+
     @dataclass(frozen=True)
     class Config:
         alpha: float = setting(1.0, "How much an edge's uncertainty counts; 0: greedy.", low=0.0, search=(0.0, 2.0))

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.contracts import Fit, Program, system
+from tastemaker.contracts import Program, system
 from tastemaker.feeds import interaction_matrix
 from tastemaker.index.retriever import ByScores
 from tastemaker.nn.arms import Arms, ArmSums
-from tastemaker.nn.bandit import Bandit, bandit, restored
+from tastemaker.nn.bandit import Bandit, bandit, restored, with_bandit
 from tastemaker.nn.contexts import Contexts, Of
-from tastemaker.nn.outcomes import Counted, summed
+from tastemaker.nn.outcomes import Counted
 from tastemaker.nn.space import grown
 from tastemaker.types import (
     Array,
@@ -51,6 +51,8 @@ from tastemaker.types import (
 )
 class LinUCB:
     """A ridge regression an item, with all of its covariance; alpha says how much is explored."""
+
+    Delta = ArmSums
 
     @dataclass(frozen=True)
     class Config:
@@ -86,9 +88,6 @@ class LinUCB:
 
     def program(self, data: Dataset) -> Program:
         self.bandit = yield from bandit(self.config, data, interaction_matrix(data))
-        if self.config.past:
-            sums = yield Fit(summed, self, data, self.bandit.contexts.columns)
-            self.bandit = self.bandit.learnt(ArmSums(*sums))
 
     def score(self, requests: Requests, items: Array | None = None) -> NDArray[np.float32]:
         """Upper confidence bounds [B, I], or [B, C] of the given items."""
@@ -106,21 +105,17 @@ class LinUCB:
 
     def update(self, feedback: Feedback) -> ArmSums:
         """Sums over the trials of feedback, in the contexts in which they were served."""
-        return self.bandit.sums(feedback)
+        return self.bandit.update(feedback)
 
     def merge(self, left: ArmSums, right: ArmSums) -> ArmSums:
-        return left.merged(right)
+        return self.bandit.merge(left, right)
 
     def apply(self, delta: ArmSums) -> LinUCB:
-        other = type(self)(self.config, self.schema)
-        other.bandit = self.bandit.learnt(delta)
-        return other
+        return with_bandit(self, self.bandit.learnt(delta))
 
     def extend(self, users: Any = None, items: Any = None) -> LinUCB:
         """With newcomers, who stand where their column "vector" says; the arms of new items have seen nothing."""
-        other = type(self)(self.config, grown(self.schema, users, items))
-        other.bandit = self.bandit.extended(users, items)
-        return other
+        return with_bandit(self, self.bandit.extended(users, items), grown(self.schema, users, items))
 
     def export(self) -> State:
         return self.bandit.export()

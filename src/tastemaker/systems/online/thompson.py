@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from tastemaker.contracts import Fit, Program, system
+from tastemaker.contracts import Program, system
 from tastemaker.feeds import interaction_matrix
 from tastemaker.index.retriever import ByScores
 from tastemaker.nn.arms import Arms, ArmSums
-from tastemaker.nn.bandit import Bandit, bandit, restored
+from tastemaker.nn.bandit import Bandit, bandit, restored, with_bandit
 from tastemaker.nn.contexts import Contexts, Of
 from tastemaker.nn.draws import seeds_of, uniforms
-from tastemaker.nn.outcomes import Counted, summed
+from tastemaker.nn.outcomes import Counted
 from tastemaker.nn.space import grown
 from tastemaker.types import (
     Array,
@@ -55,6 +55,8 @@ PURPOSE = 10  # of the streams of numbers that are drawn
 )
 class Thompson:
     """Explores as often as an item may be the best, as far as is known."""
+
+    Delta = ArmSums
 
     @dataclass(frozen=True)
     class Config:
@@ -92,9 +94,6 @@ class Thompson:
 
     def program(self, data: Dataset) -> Program:
         self.bandit = yield from bandit(self.config, data, interaction_matrix(data))
-        if self.config.past:
-            sums = yield Fit(summed, self, data, self.bandit.contexts.columns)
-            self.bandit = self.bandit.learnt(ArmSums(*sums))
 
     def score(self, requests: Requests, items: Array | None = None) -> NDArray[np.float32]:
         """Rewards as drawn [B, I], or [B, C] of the given items."""
@@ -114,21 +113,17 @@ class Thompson:
 
     def update(self, feedback: Feedback) -> ArmSums:
         """Sums over the trials of feedback, in the contexts in which they were served."""
-        return self.bandit.sums(feedback)
+        return self.bandit.update(feedback)
 
     def merge(self, left: ArmSums, right: ArmSums) -> ArmSums:
-        return left.merged(right)
+        return self.bandit.merge(left, right)
 
     def apply(self, delta: ArmSums) -> Thompson:
-        other = type(self)(self.config, self.schema)
-        other.bandit = self.bandit.learnt(delta)
-        return other
+        return with_bandit(self, self.bandit.learnt(delta))
 
     def extend(self, users: Any = None, items: Any = None) -> Thompson:
         """With newcomers, who stand where their column "vector" says; the arms of new items have seen nothing."""
-        other = type(self)(self.config, grown(self.schema, users, items))
-        other.bandit = self.bandit.extended(users, items)
-        return other
+        return with_bandit(self, self.bandit.extended(users, items), grown(self.schema, users, items))
 
     def export(self) -> State:
         return self.bandit.export()

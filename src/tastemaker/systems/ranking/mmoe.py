@@ -119,17 +119,12 @@ class MMoE(nn.Module):
     @torch.no_grad()
     def predict(self, requests: Requests, items: Any = None) -> Tensor:
         """Probabilities, or numbers, of each task [B, C, T]."""
-        return self.outputs.units(self.reader.ask(self.answer, requests, items, self.outputs.centre.device))
+        return self.outputs.units(self.reader.ask(self, requests, items))
 
     @torch.no_grad()
     def score(self, requests: Requests, items: Any = None) -> Tensor:
         """Utilities [B, C]: the weighed sum of what the tasks say."""
-        return self.outputs.utility(self.reader.ask(self.answer, requests, items, self.outputs.centre.device))
-
-    def answer(self, batch: Rows) -> Tensor:
-        """Outputs [B, T] of rows that are asked for."""
-        out: Tensor = self(self.gather(batch), batch)
-        return out
+        return self.outputs.utility(self.reader.ask(self, requests, items))
 
     def adopt(self, old: Any, users: Any, items: Any) -> None:
         self.reader.adopt(old.reader)
