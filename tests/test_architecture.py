@@ -14,9 +14,10 @@ STOREYS = [
     {"types"},
     {"contracts"},
     {"data", "feeds", "nn", "language", "index", "simulate"},
+    {"agents"},
     {"systems"},
     {"evaluate"},
-    {"train", "compose", "agents", "audit"},
+    {"train", "compose", "audit"},
     {"serve", "lab", "testing"},
     {"cli"},
 ]

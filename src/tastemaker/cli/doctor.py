@@ -12,10 +12,12 @@ EXTRAS = {
     "ddp": ("accelerate", "training in several processes"),
     "images": ("PIL", "posters of the synthetic catalogue"),
     "language": ("transformers", "texts and generation by open-weight models"),
+    "agents": ("pydantic_ai", "language models at an endpoint, for systems that talk"),
     "serve": ("fastapi", "the server: HTTP, MCP, the web app, the event log"),
     "stores": ("psycopg", "PostgreSQL and Redis; reading from databases"),
     "interop": ("pandas", "pandas frames in and out"),
     "tune": ("optuna", "searching the settings of a system"),
+    "sql": ("duckdb", "filters of a conversation as a language model's SQL"),
 }
 
 

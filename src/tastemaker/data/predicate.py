@@ -67,14 +67,14 @@ def checked(where: str, columns: Sequence[str]) -> str:
     """The predicate written out again from its tokens, if every one of them may stand in it."""
     if len(where) > LONGEST:
         raise UsageError(f"a predicate has at most {LONGEST} characters, this one has {len(where):,}")
-    tokens = list(_tokens(where))
-    if len(tokens) > MOST_TOKENS:
-        raise UsageError(f"a predicate has at most {MOST_TOKENS} words and signs, this one has {len(tokens)}")
+    cut = list(tokens(where))
+    if len(cut) > MOST_TOKENS:
+        raise UsageError(f"a predicate has at most {MOST_TOKENS} words and signs, this one has {len(cut)}")
     known = frozenset(columns)
     written: list[str] = []
     depth = chain = named = 0
-    for at, (kind, token) in enumerate(tokens):
-        following = tokens[at + 1][1] if at + 1 < len(tokens) else ""
+    for at, (kind, token) in enumerate(cut):
+        following = cut[at + 1][1] if at + 1 < len(cut) else ""
         depth += (token == "(") - (token == ")")
         chain = chain + 1 if token.upper() in ("NOT", "+", "-", "(") else 0
         if depth > DEEPEST or chain > LONGEST_CHAIN:
@@ -102,7 +102,7 @@ def checked(where: str, columns: Sequence[str]) -> str:
     return " ".join(written)
 
 
-def _tokens(where: str) -> Iterator[tuple[str, str]]:
+def tokens(where: str) -> Iterator[tuple[str, str]]:
     """(kind, token), or an error at the first character that begins none."""
     at, text = 0, where.rstrip()
     while at < len(text):
