@@ -1,1 +1,1 @@
-"""Agents over mounted systems."""
+"""Agents: tools that work on shared candidates, and the turn of a conversation that plans with them."""
