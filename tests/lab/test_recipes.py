@@ -9,8 +9,10 @@ import pytest
 
 from tastemaker.data import split, synthetic
 from tastemaker.evaluate import evaluate
+from tastemaker.evaluate.interactive import interact
 from tastemaker.lab import recipes
 from tastemaker.lab.pages import results_table
+from tastemaker.simulate import AttributeUsers
 from tastemaker.train import fit
 from tastemaker.types import ConfigError, NotFound
 
@@ -71,3 +73,44 @@ def test_what_is_wrong_in_a_recipe_is_said(recipe: recipes.Recipe, tmp_path: Pat
         path.write_text(TEXT.replace(wrong, said), encoding="utf-8")
         with pytest.raises(ConfigError):
             recipes.read(path)
+
+
+SESSIONS = """
+title = "People who answer"
+dataset = "ml-100k"
+split = "ratio:0.8,0,0.2"
+protocol = "interactive"
+turns = 4
+sessions = 40
+ks = [1, 4]
+metrics = ["success", "turns"]
+environment = { columns = ["genres"], unseen = false }
+
+[[systems]]
+name = "popularity"
+
+[[systems]]
+name = "random"
+"""
+
+
+def test_sessions_are_those_of_interact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = synthetic(80, n_items=50, seed=1)
+    monkeypatch.setattr(recipes, "get", lambda name, folder=None: data)
+    path = tmp_path / "asked.toml"
+    path.write_text(SESSIONS, encoding="utf-8")
+    payload = recipes.run(recipes.read(path), results=tmp_path)
+    parts = split(data, "ratio:0.8,0,0.2")
+    people = AttributeUsers.of(parts, columns=("genres",), horizon=4, unseen=False)
+    report = interact(fit("popularity", parts), people, turns=4, sessions=40, seeds=(0,), at=(1, 4), k=10)
+    found = payload["systems"]["popularity"]["metrics"]
+    assert set(found) == {"success@1", "success@4", "turns"}
+    assert all(found[name] == pytest.approx(report[name], abs=1e-5) for name in found)
+    assert "40 sessions of up to 4 turns" in results_table(payload) and "success@4" in results_table(payload)
+    for wrong, right, message in (
+        ("sucess", "success", "no figure 'sucess'"),
+        ("genre", "genres", "no column 'genre'"),
+    ):
+        path.write_text(SESSIONS.replace(f'"{right}"', f'"{wrong}"'), encoding="utf-8")
+        with pytest.raises((ConfigError, NotFound), match=message):
+            recipes.run(recipes.read(path), results=tmp_path)

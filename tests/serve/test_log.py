@@ -166,6 +166,33 @@ def test_another_process_learns_whose_events_changed(log: EventLog) -> None:
 # -- second arrivals
 
 
+def test_events_are_read_on_from_a_place(log: EventLog) -> None:
+    log.append([event(n) for n in range(7)])
+    ids = everything(log.events())["id"].to_list()
+    at, first = log.next_events(0, ids[5], 3)
+    assert at == ids[2] and [one.key for one in first] == ["k0", "k1", "k2"]
+    at, rest = log.next_events(at, ids[5], 10)
+    assert at == ids[5] and [one.key for one in rest] == ["k3", "k4", "k5"], "not what is not yet to be read"
+    assert log.next_events(at, at, 10) == (at, [])
+
+
+def test_a_number_is_kept_for_all_processes(database: str) -> None:
+    with open_log(database) as one, open_log(database) as two:
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda n: (one, two)[n % 2].remembered("place", n), range(8)))
+        assert len(found) == 1, "who comes first says which"
+        two.remember("place", 99)
+        assert one.remembered("place", 1) == 99 and one.remembered("another", 1) == 1
+
+
+def test_traces_are_those_of_a_fit_and_of_what_it_became(log: EventLog) -> None:
+    told = {"a": "y", "b": "y+12", "c": "y1", "d": "z", "e": "y%"}
+    log.append(served=[replace(served(n), snapshot=snapshot, trace={"n": n}) for n, snapshot in told.items()])
+    names = [f"s{n}" for n in told]
+    assert log.traces("x", "y", names) == {"sa": {"n": "a"}, "sb": {"n": "b"}}
+    assert log.traces("x", "y%", names) == {"se": {"n": "e"}} and log.traces("another", "y", names) == {}
+
+
 def test_a_key_counts_once(log: EventLog) -> None:
     first = log.append([event(1), event(2), event(1, "other")], [served(1), served(1)])
     assert (first.stored, first.doubled) == (3, 2)

@@ -12,6 +12,7 @@ from tastemaker.contracts import FAMILIES, SystemInfo, find, names
 from tastemaker.data.splits import KINDS
 from tastemaker.evaluate import METRICS
 from tastemaker.lab.amounts import spoken
+from tastemaker.lab.anatomy import anatomy_table
 from tastemaker.types import settings
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def pages(root: Path) -> dict[Path, str]:
         "README.md": ("systems", systems_table(infos)),
         "docs/splits.md": ("splits", splits_table()),
         "docs/evaluation.md": ("glossary", glossary_table()),
+        "docs/architecture.md": ("anatomy", anatomy_table(infos)),
         "docs/benchmarks.md": ("benchmarks", benchmarks_text(root / "benchmarks" / "results")),
     }
     if (demo := root / "demo" / LEADERBOARD).is_file():

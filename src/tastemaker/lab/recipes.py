@@ -18,6 +18,8 @@ from tastemaker.contracts import find
 from tastemaker.data import filters, split
 from tastemaker.data.sources import get
 from tastemaker.evaluate import evaluate, pointwise
+from tastemaker.evaluate.interactive import INTERACTIVE, interact
+from tastemaker.lab.worlds import Asked
 from tastemaker.train import fit
 from tastemaker.types import (
     ConfigError,
@@ -64,7 +66,10 @@ class Entry(BaseModel):
 class Recipe(BaseModel):
     """One experiment: dataset, filters, split, metrics, systems.
 
-    protocol: lists over the catalogue ("ranking"), or predictions of labelled rows ("pointwise")
+    protocol: lists over the catalogue ("ranking"), predictions of labelled rows ("pointwise"), or sessions with people
+        who answer questions about the item they want ("interactive"): one of the part's choices each
+    environment: settings of those people (`tastemaker.lab.worlds.Asked`)
+    turns, sessions: how long a session may be, and how many there are; every system meets the same
     unmasked: also judge lists in which items seen before may stand; those figures are called "ndcg@10 unmasked"
     """
 
@@ -76,7 +81,10 @@ class Recipe(BaseModel):
     split: str
     seed: int = 0
     part: Part = "test"
-    protocol: Literal["ranking", "pointwise"] = "ranking"
+    protocol: Literal["ranking", "pointwise", "interactive"] = "ranking"
+    environment: dict[str, Any] = {}
+    turns: int = 15
+    sessions: int = 2000
     ks: list[int] = [10, 20]
     metrics: list[str] = ["recall", "ndcg"]
     unmasked: bool = False
@@ -109,6 +117,10 @@ def read(path: Path) -> Recipe:
     keys = [entry.key for entry in recipe.systems]
     if len(set(keys)) < len(keys):
         raise ConfigError(f"{path} lists a system twice", hint="give one of them a label")
+    if recipe.protocol == "interactive":
+        people(recipe)
+        if wrong := sorted(set(recipe.metrics) - set(INTERACTIVE)):
+            raise ConfigError(f"sessions have no figure {wrong[0]!r}", hint=nearest(wrong[0], INTERACTIVE))
     for entry in recipe.systems:
         make_config(find(entry.name).config, entry.config, of=f"{entry.name} in {path.name}")
     return recipe
@@ -163,7 +175,7 @@ def run(
         for entry in entries:
             done = []
             for seed in entry.seeds:
-                kept = None if runs is None else runs / recipe.name / _slug(entry.key) / str(seed)
+                kept = None if runs is None else run_folder(runs, recipe, entry, seed)
                 done.append(_run_one(recipe, entry, parts, seed, kept))
                 advance(1)
             payload["systems"][entry.key] = _result(entry, done)
@@ -179,7 +191,9 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | 
     bundle = fit(entry.name, parts, entry.config, transforms=entry.transforms, refit=entry.refit, **how)
     judged: dict[str, Any] = {"part": recipe.part, "ks": tuple(recipe.ks), "metrics": list(recipe.metrics)}
     with metered() as cost:
-        if recipe.protocol == "pointwise":
+        if recipe.protocol == "interactive":
+            report = interact(bundle, people(recipe).on(parts, recipe.turns), **_sessions(recipe))
+        elif recipe.protocol == "pointwise":
             report = pointwise(bundle, parts, part=recipe.part, metrics=list(recipe.metrics))
         else:
             report = evaluate(bundle, parts, **judged)
@@ -187,12 +201,14 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | 
     if recipe.unmasked and recipe.protocol == "ranking":
         reports[" unmasked"] = evaluate(bundle, parts, exclude_seen=False, **judged)
     figures = {name + mark: value for mark, one in reports.items() for name, value in one.values().items()}
+    if recipe.protocol == "interactive":
+        figures = {name: value for name, value in figures.items() if name.partition("@")[0] in recipe.metrics}
     intervals = {name + mark: pair for mark, one in reports.items() for name, pair in one.intervals().items()}
     made = bundle.about["fit"]
     return {
         "seed": seed,
         "metrics": {name: round(value, 5) for name, value in figures.items() if isfinite(value)},
-        "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in intervals.items()},
+        "intervals": {n: [round(low, 5), round(high, 5)] for n, (low, high) in intervals.items() if n in figures},
         "cases": report.n,
         "fit_seconds": round(made["seconds"], 2),
         "fit_peak_mb": round(made["peak_mb"]),
@@ -202,6 +218,18 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | 
         **({"training": list(map(_trained, trainings))} if (trainings := bundle.about.get("training")) else {}),
         **({"judged_on": where} if (where := bundle.about.get("judged_on")) else {}),
     }
+
+
+def people(recipe: Recipe) -> Asked:
+    """Whom the systems of an interactive recipe meet."""
+    asked: Asked = make_config(Asked, {"part": recipe.part, **recipe.environment}, of=f"the people of {recipe.name}")
+    return asked
+
+
+def _sessions(recipe: Recipe) -> dict[str, Any]:
+    """How they meet them: every system in the same sessions."""
+    how: dict[str, Any] = {"turns": recipe.turns, "sessions": recipe.sessions, "seeds": (recipe.seed,), "k": 10}
+    return {**how, "at": tuple(recipe.ks)}
 
 
 def _trained(told: dict[str, Any]) -> dict[str, Any]:
@@ -254,15 +282,24 @@ def _about(recipe: Recipe, parts: Split) -> dict[str, Any]:
             "warnings": list(parts.warnings),
         },
         "part": recipe.part,
-        "protocol": "labelled rows, each predicted in its context"
-        if recipe.protocol == "pointwise"
-        else "full catalogue, items seen in training and validation left out"
-        + (" (unmasked: not left out)" if recipe.unmasked else ""),
+        "protocol": _protocol(recipe),
     }
 
 
-def _slug(key: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in key)
+def _protocol(recipe: Recipe) -> str:
+    """In words, for the pages."""
+    if recipe.protocol == "pointwise":
+        return "labelled rows, each predicted in its context"
+    if recipe.protocol == "interactive":
+        unseen = ", items seen before left out" if people(recipe).unseen else ""
+        return f"{recipe.sessions:,} sessions of up to {recipe.turns} turns, the same for all, lists of 10{unseen}"
+    unmasked = " (unmasked: not left out)" if recipe.unmasked else ""
+    return "full catalogue, items seen in training and validation left out" + unmasked
+
+
+def run_folder(runs: Path, recipe: Recipe, entry: Entry, seed: int) -> Path:
+    """Where the stages of one run are kept."""
+    return runs / recipe.name / "".join(letter if letter.isalnum() else "-" for letter in entry.key) / str(seed)
 
 
 def _line(entry: Entry, result: dict[str, Any]) -> str:

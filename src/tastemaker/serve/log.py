@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,7 +46,7 @@ MOST = 2_000  # records of one commit, about
 ATTEMPTS = 3  # at a commit that a lost connection or a deadlock undid
 PASSING = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})  # SQLSTATEs that another try may not meet
 CHUNK = 10_000  # values of one IN
-SECRET, ERASURES = "erased key", "erasures"  # rows of the table `about`
+SECRET, ERASURES, IDENTITY = "erased key", "erasures", "identity"  # rows of the table `about`
 WRITING, READING = "the log could not be written to", "the log could not be read"
 LISTS = {"items": pl.List(pl.String), "scores": pl.List(pl.Float64), "propensities": pl.List(pl.Float64)}
 DTYPES = {"id": pl.Int64, "time": pl.Int64, "position": pl.Int32, "value": pl.Float64}  # all else is text
@@ -330,16 +330,50 @@ class EventLog:
                 found[row.user].append(event_of(row[1:]))
         return found
 
-    def traces(self, system: str, slates: Iterable[str]) -> dict[str, dict[str, JSON]]:
-        """The traces of lists that `system` answered with, by the lists' names; of others there is none."""
+    def traces(self, system: str, snapshot: str, slates: Iterable[str]) -> dict[str, dict[str, JSON]]:
+        """The traces of lists that `system` answered with, by the lists' names; of others there is none.
+
+        snapshot: which fit of it, as it was opened or as it has learnt since (its name, "+", and more)
+        """
         table, names = tables.slates, sorted(set(slates))
+        own = (table.c.snapshot == snapshot) | table.c.snapshot.startswith(f"{snapshot}+", autoescape=True)
         found: dict[str, dict[str, JSON]] = {}
         with telling(READING), self.engine.connect() as connection:
             for start in range(0, len(names), CHUNK):
-                wanted = table.c.slate.in_(names[start : start + CHUNK]) & (table.c.system == system)
+                wanted = table.c.slate.in_(names[start : start + CHUNK]) & (table.c.system == system) & own
                 for slate, trace in connection.execute(sa.select(table.c.slate, table.c.trace).where(wanted)):
                     found[slate] = orjson.loads(trace)
         return found
+
+    def next_events(self, after: int, until: int, most: int) -> tuple[int, list[Event]]:
+        """At most so many events after number `after` and up to `until`, in order, and up to which number they go."""
+        table = tables.events
+        query = sa.select(*table.c).where(table.c.id > after, table.c.id <= until).order_by(table.c.id).limit(most)
+        with telling(READING), self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return (rows[-1].id if len(rows) == most else until), [event_of(row[1:]) for row in rows]
+
+    def remembered(self, name: str, otherwise: int) -> int:
+        """The number that is kept under a name; where there is none, `otherwise`, which is kept from now on."""
+        with telling(READING), self.engine.connect() as connection:
+            known = _about(connection, name)
+        if known is None:
+            with telling(WRITING), tables.writer(self.engine).connect() as connection, exclusive(connection):
+                if (known := _about(connection, name)) is None:  # else another process was quicker
+                    known = str(otherwise)
+                    connection.execute(sa.insert(tables.about), {"name": name, "value": known})
+        return int(known)
+
+    @cached_property
+    def identity(self) -> int:
+        """A number that tells this log from every other; made up when a process first asks."""
+        return self.remembered(IDENTITY, secrets.randbits(62))
+
+    def remember(self, name: str, number: int) -> None:
+        """Keep a number under a name in the place of the one before."""
+        change = sa.update(tables.about).where(tables.about.c.name == name)
+        with telling(WRITING), tables.writer(self.engine).connect() as connection, exclusive(connection):
+            connection.execute(change, {"value": str(number)})
 
     def changed_since(self, last: int | None) -> tuple[list[str], int]:
         """The users of events that came after the event of number `last`, and the last number now; None: that alone.
