@@ -66,6 +66,9 @@ class Renamed:
     def erase(self, user: str) -> int:
         return int(self.inner.erase(self.mark + user))
 
+    def remove(self, name: str) -> bool:
+        return bool(self.inner.remove(self.mark + name))
+
     def _out(self, one: Session | None) -> Session | None:
         if one is None:
             return None
@@ -159,6 +162,16 @@ def test_erasing_a_user_takes_all_sessions_and_no_others(store: SessionStore) ->
     assert all(store.get(name) is None for name in ("a0", "a1", "a2", "taken"))
     assert store.get("b") == mine and store.get("none") == nobodys and store.get("moved") == moved
     assert store.erase("b") == 2
+
+
+def test_one_session_is_removed_and_its_users_others_stay(store: SessionStore) -> None:
+    first, other = store.put(session("one", "a")), store.put(session("other", "a"))
+    store.put(session("nobodys", None))
+    assert store.remove("one") and not store.remove("one") and store.remove("nobodys")
+    assert store.get("one") is None and store.get("nobodys") is None and store.get("other") == other
+    with pytest.raises(Conflict):
+        store.put(first)  # whoever was at work on it does not bring it back
+    assert store.erase("a") == 1
 
 
 @pytest.mark.services

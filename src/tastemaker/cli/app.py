@@ -6,11 +6,13 @@ import typer
 
 from tastemaker.cli import EXIT_CODES
 from tastemaker.cli.audit import audit
+from tastemaker.cli.chat import chat
 from tastemaker.cli.choose import choose
 from tastemaker.cli.data import app as data_app
 from tastemaker.cli.demo import demo
 from tastemaker.cli.doctor import doctor
 from tastemaker.cli.pipeline import app as pipeline_app
+from tastemaker.cli.play import interact, off_policy
 from tastemaker.cli.recipe import app as recipe_app
 from tastemaker.cli.refresh import refresh
 from tastemaker.cli.serve import keys_app, loadtest, serve
@@ -48,10 +50,13 @@ app.command()(fit)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(interact)
+app.command("off-policy")(off_policy)
 app.command()(audit)
 app.command()(recommend)
 app.add_typer(pipeline_app, name="pipeline")
 app.command()(serve)
+app.command()(chat)
 app.command()(refresh)
 app.command()(erase)
 app.command()(loadtest)

@@ -38,6 +38,11 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Batches at work at once.")] = None,
     pipelines: Annotated[Path | None, typer.Option(help="Folder of pipelines, as JSON.")] = None,
     experiments: Annotated[Path | None, typer.Option(help="File of experiments, as JSON.")] = None,
+    chat_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint for systems that converse; default: their rules.")
+    ] = None,
+    chat_model: Annotated[str | None, typer.Option(help="The model to ask for there.")] = None,
+    chat_key_variable: Annotated[str | None, typer.Option(help="Environment variable that holds its key.")] = None,
     reports: Annotated[Path | None, typer.Option(help="What `choose` wrote: its leaderboard is shown.")] = None,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web app.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write a line for every request.")] = False,
@@ -62,6 +67,9 @@ def serve(
         "workers": workers,
         "pipelines_dir": pipelines,
         "experiments_file": experiments,
+        "chat_url": chat_url,
+        "chat_model": chat_model,
+        "chat_key_variable": chat_key_variable,
         "reports_dir": reports,
         "web": web,
     }

@@ -41,9 +41,8 @@ def create_app(runtime: Runtime) -> Any:
     settings = runtime.settings
     keyring, desk = Keyring(settings.keys_file), Desk(runtime)
     learning = Learning(runtime, settings.learn_every)
-    runtime.on_events.append(learning.tell)
     acting = Acting(desk, open_sessions(settings.sessions_url or settings.log_url))
-    agents = server(desk) if settings.mcp else None
+    agents = server(desk, acting) if settings.mcp else None
     door = None if agents is None else application(agents)
 
     @asynccontextmanager
@@ -55,6 +54,8 @@ def create_app(runtime: Runtime) -> Any:
             with rare_collections():
                 yield
             runtime.ready = False
+        learning.close()
+        acting.close()
         runtime.close()
         acting.store.close()
 
@@ -109,7 +110,7 @@ def create_app(runtime: Runtime) -> Any:
         app = CORSMiddleware(
             app,
             allow_origins=list(settings.cors),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "x-api-key", "content-type"],
         )
     return Gate(app, settings, runtime, keyring)

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.compose import PIPELINE, PipelineBundle
-from tastemaker.contracts import Acts, Embeds, Profiles, Reranks, Retrieves, Scores
+from tastemaker.contracts import Acts, Embeds, Profiles, Reranks, Resources, Retrieves, Scores
 from tastemaker.data import allowed_by
 from tastemaker.index.exact import ExactIndex, as_vectors
 from tastemaker.index.select import Rules
@@ -441,10 +441,13 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def opened(folder: str | Path, name: str | None = None) -> Entry:
-    """An entry from a bundle's folder, warm; its snapshot is named by what the manifest holds."""
+def opened(folder: str | Path, name: str | None = None, resources: Resources | None = None) -> Entry:
+    """An entry from a bundle's folder, warm; its snapshot is named by what the manifest holds.
+
+    resources: for a system that leans on some
+    """
     whole = (Path(folder) / PIPELINE).is_file()
-    bundle: Any = PipelineBundle.load(folder).pipeline if whole else Bundle.load(folder)
+    bundle: Any = PipelineBundle.load(folder).pipeline if whole else Bundle.load(folder, resources)
     digest = hashlib.sha256((Path(folder) / (PIPELINE if whole else MANIFEST)).read_bytes()).hexdigest()[:12]
     entry = Entry(name or bundle.name, bundle, snapshot=digest)
     entry.warm()

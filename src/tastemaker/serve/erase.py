@@ -11,6 +11,9 @@ because senders build keys from ids; and under a key, so that hashes of one data
 cannot be looked up in a table made beforehand. Whoever has the database has the key too, and can check a guess of a
 record's key: that is the least that idempotency can do with.
 
+A session holds what was said in it and the profile of its person, and goes as a whole. One that named no user belongs
+to nobody, and goes when its time is over, or by its own name (`DELETE /sessions/{id}`).
+
 What a system has learnt stays in its weights (for some systems, neighbours of users say, these are the choices
 themselves) until it is fitted again on data without the person: `tastemaker refresh`. A bundle's manifest says so.
 """
@@ -84,7 +87,7 @@ def erase(
 
     Args:
         user: the outside id.
-        log, sessions: where the server writes.
+        log, sessions: where the server writes; with a session goes its profile.
         bundles: folders of bundles, each replaced in one step.
         datasets: folders of datasets, as `data export-log` writes them; splits beside them have to be made anew.
 

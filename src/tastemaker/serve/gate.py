@@ -115,7 +115,7 @@ class Gate:
                 )
             if wanted not in key.scopes and "admin" not in key.scopes:
                 return problem(403, f"the key {key.name!r} may not do this: it lacks the scope {wanted}", request=name)
-            scope["state"]["key"] = key.name
+            scope["state"] |= {"key": key.name, "scopes": key.scopes}
             caller, rate = "key:" + key.name, key.rate
         if wait := self.rates.wait(caller, rate):
             again = {"Retry-After": str(math.ceil(wait))}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tastemaker.serve import models
+from tastemaker.serve.acting import Acting
 from tastemaker.serve.desk import Desk
 from tastemaker.types import TastemakerError, optional
 
@@ -20,8 +21,8 @@ INSTRUCTIONS = (
 )
 
 
-def server(desk: Desk) -> Any:
-    """An MCP server whose tools are the desk's."""
+def server(desk: Desk, acting: Acting | None = None) -> Any:
+    """An MCP server whose tools are the desk's, and where turns can be taken, a turn of a conversation."""
     optional("mcp", extra="serve", why="the MCP endpoint")
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
@@ -96,6 +97,28 @@ def server(desk: Desk) -> Any:
     of_items("score", "How much each of these items suits a user.", desk.score)
     of_items("rerank", "These items in the order that suits a user.", desk.rerank)
     of_items("explain", "Why each of these items suits a user; null where there is nothing to say.", desk.explain)
+
+    if acting is not None:
+
+        @made.tool()
+        async def chat(
+            text: str | None = None,
+            session: str | None = None,
+            answer: dict[str, str] | None = None,
+            user: str | int | None = None,
+            system: str | None = None,
+        ) -> dict[str, Any]:
+            """A turn of a conversation with a system that holds sessions: its words, what it asks, a list of items.
+
+            session: as the turn before named it; none begins anew
+            answer: to what was asked: attribute, value, reply (yes, no, unknown)
+            """
+
+            async def work() -> Any:
+                given = {"text": text, "session": session, "answer": answer, "user": user, "system": system}
+                return await acting.act(models.ActBody.model_validate(given))
+
+            return await told(work())
 
     @made.tool()
     async def feedback(events: list[dict[str, Any]]) -> dict[str, Any]:

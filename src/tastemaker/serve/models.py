@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 LONGEST_ID, LONGEST_TEXT, LONGEST_PREDICATE = 256, 4000, 1000
 MOST_ITEMS, MOST_HISTORY, MOST_REQUESTS, MOST_EVENTS, DEEPEST = 2000, 1000, 256, 1000, 5000
+MOST_DONE, MOST_REPLIES = 100, 20  # events and answers of a turn
+MOST_LISTS, MOST_LINES, LONGEST_LINE = 32, 200, 300  # of a profile
 
 Text = Annotated[StrictStr, Field(max_length=LONGEST_TEXT, pattern=r"^[^\x00]*$")]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00]+$")]
@@ -138,17 +140,59 @@ class Reply(Body):
     reply: Literal["yes", "no", "unknown"] = "yes"
 
 
-class ActBody(Body):
-    """A turn of a session: what the person said or did since the turn before; the first turn has no session yet."""
+class TurnBody(Body):
+    """What the person said or did since the turn before; the first turn has no session yet."""
 
-    model_config = example(user="u42", text="something funny, and short")
     session: Name | None = Field(default=None, description="As the answer before named it; none: a new session.")
     system: Name | None = Field(default=None, description="Who acts, in a new session; default: the first that can.")
     user: Id | None = None
     history: Annotated[list[Id], Field(max_length=MOST_HISTORY)] = []
     text: Text | None = None
-    events: Annotated[list[EventBody], Field(max_length=100)] = []
+    events: Annotated[list[EventBody], Field(max_length=MOST_DONE)] = []
+
+    @property
+    def replies(self) -> list[Reply]:
+        """Answers to what was asked."""
+        return []
+
+
+class ActBody(TurnBody):
+    """A turn of a session."""
+
+    model_config = example(user="u42", text="something funny, and short")
     answer: Reply | None = None
+
+    @property
+    def replies(self) -> list[Reply]:
+        return [] if self.answer is None else [self.answer]
+
+
+class ChatBody(TurnBody):
+    """A turn of a conversation."""
+
+    model_config = example(user="u42", text="something funny, and short")
+    answers: Annotated[list[Reply], Field(max_length=MOST_REPLIES)] = Field(
+        default=[], description="To what was asked: one for each value that is spoken of."
+    )
+
+    @property
+    def replies(self) -> list[Reply]:
+        return self.answers
+
+
+ProfileLine = Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_LINE, pattern=r"^[^\x00]*$")]
+ProfileLists = Annotated[
+    dict[Name, Annotated[list[ProfileLine], Field(max_length=MOST_LINES)]], Field(max_length=MOST_LISTS)
+]
+
+
+class ProfileBody(Body):
+    """A profile as it is to be; a list that is left out is emptied."""
+
+    model_config = example(profile={"liked": ["Heat"], "unwanted": []}, turn=3)
+    profile: ProfileLists
+    turn: Whole | None = Field(default=None, description="`turn` as it was read: refused if there was another since.")
+    user: Id | None = None
 
 
 # -- answers
@@ -212,6 +256,30 @@ class Turn(BaseModel):
     ask: Ask | None = None
     slate: str | None = None
     items: list[Listed] = []
+
+
+class Step(BaseModel):
+    """Something an agent did in its turn."""
+
+    tool: str
+    input: str
+    output: str
+    failed: bool
+
+
+class Profile(BaseModel):
+    """What a session knows of a person; `ended`: it could not be opened any more, and is gone as a whole."""
+
+    session: str
+    turn: int = Field(description="Rises with every turn, and every correction.")
+    profile: dict[str, list[str]]
+    ended: bool = False
+
+
+class Ended(BaseModel):
+    """A session is gone."""
+
+    session: str
 
 
 class Acknowledged(BaseModel):

@@ -37,6 +37,7 @@ TITLES = {
     504: "timed out",
 }
 PATHS = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+[\w.\-]+")
+PLACES = re.compile(r"\b(?:https?|wss?)://[^\s,;]+")
 
 
 def status_of(error: Exception) -> int:
@@ -59,12 +60,17 @@ def status_of(error: Exception) -> int:
 def fields(status: int, detail: str, *, hint: str | None = None, request: str | None = None) -> dict[str, Any]:
     """The members of a problem."""
     told: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status}
-    told["detail"] = PATHS.sub("a file of the server", detail)
+    told["detail"] = placeless(detail)
     if hint:
-        told["hint"] = PATHS.sub("a file of the server", hint)
+        told["hint"] = placeless(hint)
     if request:
         told["request"] = request
     return told
+
+
+def placeless(text: str) -> str:
+    """Without files of the server, or addresses that it asks."""
+    return PATHS.sub("a file of the server", PLACES.sub("an address of the server", text))
 
 
 def problem(status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any) -> Response:
@@ -90,6 +96,12 @@ def told(error: Exception, request: str | None = None) -> Response:
     if status == 504:
         return problem(504, "no answer in time", hint="ask for less, or again later", request=request)
     return problem(500, "something went wrong here; it is in the server's log", request=request)
+
+
+def members(error: Exception, request: str | None = None) -> dict[str, Any]:
+    """Any error as the members of a problem, for what is told in the middle of an answer."""
+    found: dict[str, Any] = orjson.loads(told(error, request).body)
+    return found
 
 
 def unfit(error: RequestValidationError, request: str | None = None) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as InPath
 from starlette.responses import Response
 
@@ -16,8 +16,9 @@ from tastemaker.serve import models
 from tastemaker.serve.acting import Acting
 from tastemaker.serve.desk import Desk
 from tastemaker.serve.problems import RESPONSES
+from tastemaker.serve.stream import TYPE, Stream
 
-CAPABILITIES = ("recommend", "similar", "score", "rerank", "explain", "act")
+CAPABILITIES = ("recommend", "similar", "score", "rerank", "explain", "act", "profile")
 PAGE = 200  # items or users of a page at most
 OnPath = Annotated[str, InPath(max_length=models.LONGEST_ID, pattern=r"^[^\x00]+$")]
 OfSystem = Annotated[
@@ -25,7 +26,30 @@ OfSystem = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=PAGE)]
 Cursor = Annotated[str | None, Query(max_length=1000)]
+OfUser = Annotated[
+    str | None, Query(max_length=models.LONGEST_ID, pattern=r"^[^\x00]+$", description="Whose session it must be.")
+]
 Find = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a title or an id.")]
+
+CHAT = """Server-sent events; the data of each is a JSON object. `step` {tool, input, output, failed}, as they are done;
+then, where there are such, `words` {text}, `ask` {attribute, values}, `items` {slate, items}, `profile` {name: lines};
+`turn` {session, turn, system, snapshot} ends a turn that counts, `error`, a problem, one that does not."""
+
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["step", "words", "ask", "items", "profile", "turn", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
+def may_tell(request: Request, body: models.TurnBody) -> None:
+    """Events are written down: a key that may not send any may not put them into a turn either."""
+    scopes = getattr(request.state, "scopes", None)
+    if body.events and scopes is not None and not {"feedback", "admin"} & scopes:
+        raise HTTPException(403, "this key may not send events: it lacks the scope feedback")
 
 
 def json(value: Any) -> Response:
@@ -67,9 +91,42 @@ def by_capability(desk: Desk, acting: Acting) -> dict[str, APIRouter]:
         return json(await desk.explain(body))
 
     @found["act"].post("/act", response_model=models.Turn, tags=["ask"])
-    async def act(body: models.ActBody) -> Response:
+    async def act(body: models.ActBody, request: Request) -> Response:
         """A turn of a session: the system may say something, ask something and show a list, all at once."""
+        may_tell(request, body)
         return json(await acting.act(body))
+
+    @found["act"].post(
+        "/chat",
+        status_code=200,
+        response_class=Stream,
+        tags=["ask"],
+        responses={200: {"description": CHAT, "content": {TYPE: {"schema": EVENT}}}},
+    )
+    async def chat(body: models.ChatBody, request: Request) -> Response:
+        """A turn of a conversation, told while the system works at it."""
+        may_tell(request, body)
+        return Stream(await acting.begin(body), getattr(request.state, "request", None))
+
+    @found["act"].delete("/sessions/{session}", response_model=models.Ended, tags=["ask"])
+    async def end(session: OnPath, user: OfUser = None) -> Response:
+        """End a session: all that it knows is removed."""
+        return json(await acting.end(session, user))
+
+    @found["profile"].get("/sessions/{session}/profile", response_model=models.Profile, tags=["look"])
+    async def profile(session: OnPath, user: OfUser = None) -> Response:
+        """What a session knows of the person."""
+        return json(await acting.profile(session, user))
+
+    @found["profile"].put("/sessions/{session}/profile", response_model=models.Profile, tags=["tell"])
+    async def correct(session: OnPath, body: models.ProfileBody) -> Response:
+        """Correct it: these lists take the place of those that are there."""
+        return json(await acting.correct(session, body))
+
+    @found["profile"].delete("/sessions/{session}/profile", response_model=models.Profile, tags=["tell"])
+    async def forget(session: OnPath, user: OfUser = None) -> Response:
+        """Erase it: its lists are emptied; a session that cannot be opened any more goes as a whole."""
+        return json(await acting.forget(session, user))
 
     return found
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from tastemaker.compose import PipelineSpec
 from tastemaker.compose import compile as compose
+from tastemaker.contracts import Resources
 from tastemaker.index.threads import n_cores, stay_alone
 from tastemaker.serve.batching import Batcher
 from tastemaker.serve.entry import Entry, opened
@@ -27,6 +28,7 @@ from tastemaker.serve.log import Event, EventLog, Served, open_log
 from tastemaker.serve.metrics import Metrics
 from tastemaker.serve.names import now
 from tastemaker.serve.questions import Answer, Question
+from tastemaker.serve.resources import chat_of, lend
 from tastemaker.serve.settings import Settings
 from tastemaker.serve.traffic import Traffic
 from tastemaker.types import NotFound, TastemakerError, UsageError, nearest, replace_file
@@ -53,6 +55,7 @@ class Runtime:
     def __init__(self, settings: Settings | None = None, *, log: EventLog | None = None) -> None:
         self.settings = settings or Settings()
         self.log = log if log is not None else open_log(self.settings.log_url)
+        self.chat = chat_of(self.settings)
         self.metrics, self.traffic = Metrics(), Traffic()
         self.histories = Histories(self.log, shared=self.settings.shared_log)
         self.histories.on_erasure = self.traffic.forget
@@ -63,12 +66,11 @@ class Runtime:
         self._slates: list[Served] = []
         self._workers = self.settings.workers or max(1, n_cores() - 1)
         threads = max(2, self._workers + 1)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers", initializer=_alone)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers", initializer=alone)
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
         self.ready = False
         self.on_put: list[Callable[[Entry], None]] = []
-        self.on_events: list[Callable[[Sequence[Event]], None]] = []
 
     # -- the shelf
 
@@ -94,22 +96,28 @@ class Runtime:
 
     def open(self, folder: str | Path, name: str | None = None) -> Entry:
         """Open a bundle, warm it, and serve it under a name (default: its system's), in the place of what was there."""
-        entry = opened(folder, name)
+        entry = opened(folder, name, Resources(chat=self.chat))
         self.put(entry)
         self._sources[entry.name] = Path(folder)
         return entry
 
     def put(self, entry: Entry, *, keep_before: bool = True) -> None:
-        """Serve an entry under its name; the one before it can be had back by `roll_back`, unless it is not kept."""
+        """Serve an entry under its name; the one before it can be had back by `roll_back`, unless it is not kept.
+
+        Who listens (`on_put`) is told before anybody can be answered by it.
+        """
+        lend(entry, self._shelf, self.chat)
+        for tell in self.on_put:
+            tell(entry)
         with self._lock:
             if keep_before and (before := self._shelf.get(entry.name)) is not None:
                 self._before[entry.name] = before
             self._shelf = MappingProxyType({**self._shelf, entry.name: entry})
         self.metrics.snapshot(entry.name, entry.snapshot, entry.bundle)
-        for tell in self.on_put:
-            tell(entry)
         if entry.kind == "system":
             self._renew(entry.name)
+            if "+" not in entry.snapshot:  # else it has only learnt a little more
+                self._lend(entry.name)
 
     def source(self, name: str) -> Path | None:
         """The folder an entry was opened from."""
@@ -121,6 +129,13 @@ class Runtime:
         self.entry(name)
         with self._lock:
             self._shelf = MappingProxyType({key: entry for key, entry in self._shelf.items() if key != name})
+        self._lend(name)
+
+    def _lend(self, changed: str) -> None:
+        """Tell the systems that lean on others what is served beside them now."""
+        for name, other in self._shelf.items():
+            if name != changed:
+                lend(other, self._shelf, self.chat)
 
     def roll_back(self, name: str) -> Entry:
         """Serve again what was served under this name before.
@@ -277,8 +292,6 @@ class Runtime:
         done = await asyncio.wrap_future(self.log.submit(events=events))
         self.histories.forget({event.user for event in events if event.user is not None})
         self.metrics.events.inc(len(events))
-        for hear in self.on_events:
-            hear(events)
         for event in events:
             self.traffic.told(event.kind, event.user, None, [] if event.item is None else [event.item])
         return done
@@ -309,7 +322,7 @@ class Runtime:
         self.log.close()
 
 
-def _alone() -> None:
+def alone() -> None:
     """On each thread that answers: nothing below brings threads of its own, since the event loop needs a core too."""
     from numba import set_num_threads
 

@@ -89,6 +89,9 @@ class SessionStore(Protocol):
     def erase(self, user: str) -> int:
         """Forget all sessions of a user; how many there were."""
 
+    def remove(self, id: str) -> bool:  # noqa: A002
+        """Forget one session; whether there was one."""
+
     def sweep(self) -> int:
         """Remove what has expired; how many there were. Redis does this by itself."""
 
@@ -159,6 +162,9 @@ class SqlSessions:
         tables.purge(self.engine)
         return count
 
+    def remove(self, id: str) -> bool:  # noqa: A002
+        return self._delete(tables.sessions.c.id == id) > 0
+
     def sweep(self) -> int:
         return self._delete(tables.sessions.c.expires <= _now())
 
@@ -198,6 +204,11 @@ redis.call('DEL', KEYS[1])
 return count
 """
 """A session's name may have become another user's after it expired, so each is asked whose it is."""
+REMOVE = """
+local user = redis.call('HGET', KEYS[1], 'user')
+if user then redis.call('ZREM', ARGV[1] .. user, ARGV[2]) end
+return redis.call('DEL', KEYS[1])
+"""
 
 
 class RedisSessions:
@@ -213,6 +224,7 @@ class RedisSessions:
         except ValueError as error:
             raise ConfigError("the address of Redis cannot be read", hint="redis://HOST:PORT/NUMBER") from error
         self._put, self._erase = self.client.register_script(PUT), self.client.register_script(ERASE)
+        self._remove = self.client.register_script(REMOVE)
         self._do(self.client.ping)
 
     def _do(self, command: Any, *given: Any, **more: Any) -> Any:
@@ -250,6 +262,9 @@ class RedisSessions:
 
     def erase(self, user: str) -> int:
         return int(self._do(self._erase, keys=[USER_KEY + user], args=[SESSION_KEY, user]))
+
+    def remove(self, id: str) -> bool:  # noqa: A002
+        return bool(self._do(self._remove, keys=[SESSION_KEY + id], args=[USER_KEY, id]))
 
     def sweep(self) -> int:
         return 0

@@ -34,6 +34,18 @@ class Settings(BaseModel):
     log_slates: bool = Field(default=True, description="Write down every list that is answered.")
     shared_log: bool = Field(default=False, description="Other processes write to the log too.")
     learn_every: float = Field(default=1.0, gt=0, description="Seconds between snapshots of a system that learns.")
+    keep_every: float = Field(default=60.0, gt=0, description="Seconds between files of what such a system has learnt.")
+    learnt_dir: Path | None = Field(default=None, description="Folder of these files; default: beside a log in a file.")
+    learning_url: str | None = Field(
+        default=None, description="Redis in which server processes share what they learn; default: each reads the log."
+    )
+    turns: int = Field(default=16, ge=1, description="Turns of sessions at work at once; more are refused.")
+    turn_seconds: float = Field(default=60.0, gt=0, description="Seconds a turn of a session may take.")
+    chat_url: str | None = Field(
+        default=None, description="An OpenAI-compatible endpoint for systems that converse; default: the rules within."
+    )
+    chat_model: str | None = Field(default=None, description="The model to ask for there.")
+    chat_key_variable: str = Field(default="", description="Environment variable that holds its key; empty: none.")
     session_seconds: int = Field(default=3600, ge=1, description="Seconds a session lives after its last turn.")
     mcp: bool = Field(default=True, description="Offer the tools to agents, at /mcp.")
     web: bool = Field(default=True, description="Serve the web app.")

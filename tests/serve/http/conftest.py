@@ -51,15 +51,15 @@ def make(bundles: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Any]
 
 @pytest.fixture
 def live(make: Callable[..., Any]) -> Iterator[Callable[..., str]]:
-    """live(**settings) -> the address of a server on a port of this machine."""
+    """live(**settings), or live(runtime) -> the address of a server on a port of this machine."""
     import uvicorn
 
     from tastemaker.serve.app import create_app
 
     running = []
 
-    def start(**given: Any) -> str:
-        config = uvicorn.Config(create_app(make(**given)), port=0, log_level="error")
+    def start(runtime: Any = None, **given: Any) -> str:
+        config = uvicorn.Config(create_app(runtime or make(**given)), port=0, log_level="error")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

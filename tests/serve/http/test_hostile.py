@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from tests.serve import talking
 
 from tastemaker.serve.app import create_app
 from tastemaker.types import generator
 
 N = 10_000
 PATHS = ["/recommend", "/recommend/batch", "/similar", "/score", "/rerank", "/explain", "/feedback", "/act", "/items"]
+PATHS += ["/chat", "/sessions/{}/profile"]
 LEAKS = (
     "Traceback",
     "site-packages",
@@ -116,6 +118,8 @@ class Chaos:
             "/explain": {"user": user, "items": [item]},
             "/feedback": {"events": [{"user": user, "item": item, "kind": "like"}]},
             "/act": {"user": user, "text": "hello"},
+            "/chat": {"text": "hello", "answers": [{"attribute": "genres", "value": "drama"}], "events": []},
+            "/sessions/{}/profile": {"profile": {"liked": ["x"]}, "turn": 1},
         }
         return bodies.get(path, {})
 
@@ -153,10 +157,12 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def test_ten_thousand_hostile_requests(make: Callable[..., Any]) -> None:
+def test_ten_thousand_hostile_requests(make: Callable[..., Any], bundles: dict[str, Any]) -> None:
     runtime = make(body_bytes=20_000)
+    runtime.put(talking.entry(bundles["ease"]))
     with TestClient(create_app(runtime), raise_server_exceptions=False) as client:
         chaos = Chaos(0, runtime.entry().bundle.users.series.to_list()[:20], runtime.entry().ids[:50])
+        session = client.post("/act", json={"text": "hello"}).json()["session"]
         found: Counter[int] = Counter()
         for _ in range(N):
             path = chaos.one(PATHS)
@@ -167,6 +173,14 @@ def test_ten_thousand_hostile_requests(make: Callable[..., Any]) -> None:
                 )
                 query = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
                 answer = client.get(url, params=query)
+            elif "{}" in path:
+                url = path.format(chaos.one([session, quoted(chaos.text())]))
+                answer = client.request(
+                    chaos.one(["PUT", "PUT", "PUT", "GET", "DELETE"]),
+                    url,
+                    content=chaos.body(path),
+                    headers={"Content-Type": "application/json"},
+                )
             else:
                 kind = chaos.one(["application/json"] * 8 + ["text/plain", "application/xml"])
                 answer = client.post(path, content=chaos.body(path), headers={"Content-Type": kind})
@@ -194,7 +208,9 @@ def test_deep_bodies_are_refused(make: Callable[..., Any], depth: int) -> None:
         assert answer.status_code in (400, 422)
 
 
-def test_a_document_that_says_what_the_server_does(live: Callable[..., str]) -> None:
+def test_a_document_that_says_what_the_server_does(
+    live: Callable[..., str], make: Callable[..., Any], bundles: dict[str, Any]
+) -> None:
     """Whatever Schemathesis makes of the OpenAPI document, the server answers as the document says.
 
     One check is left out: that every body of the right form is accepted. A text need not be a predicate or a cursor.
@@ -203,9 +219,11 @@ def test_a_document_that_says_what_the_server_does(live: Callable[..., str]) -> 
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-    schema = schemathesis.openapi.from_url(live() + "/openapi.json")
+    runtime = make()
+    runtime.put(talking.entry(bundles["ease"]))
+    schema = schemathesis.openapi.from_url(live(runtime) + "/openapi.json")
     operations = [result.ok() for result in schema.get_all_operations()]
-    assert len(operations) > 12
+    assert {"/chat", "/sessions/{session}/profile"} <= {one.path for one in operations} and len(operations) > 16
     for operation in operations:
 
         @given(case=operation.as_strategy())

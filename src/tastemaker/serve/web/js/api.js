@@ -21,6 +21,7 @@ const TITLES = {
   401: "This needs a key",
   403: "This key may not do that",
   404: "Not found",
+  409: "That came too late",
   429: "The server is busy",
   503: "The server is not ready",
   504: "The answer took too long",
@@ -31,12 +32,53 @@ const KEY = "tastemaker-key";
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
-/** GET, or POST where there is a body; the answer's JSON. */
-export async function ask(path, { body, signal, admin = false } = {}) {
+/** GET, or POST where there is a body, or another `method`; the answer's JSON. */
+export async function ask(path, how = {}) {
+  const answer = await answered(path, how);
+  return answer.status === 204 ? null : answer.json();
+}
+
+/** The events of a turn that is told while it is worked at, as {kind, what}; an error among them is thrown. */
+export async function* told(path, body, signal) {
+  const answer = await answered(path, { body, signal, accept: "text/event-stream" });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const event = read(block);
+        if (event?.kind === "error") throw new Problem(event.what.status, event.what);
+        if (event) yield event;
+      }
+    }
+  } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "The connection broke.", hint: "The last message may not have counted." });
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function read(block) {
+  const lines = block.split("\n");
+  const part = (name) =>
+    lines
+      .filter((line) => line.startsWith(name))
+      .map((line) => line.slice(name.length).trimStart())
+      .join("\n");
+  const data = part("data:");
+  return data ? { kind: part("event:"), what: JSON.parse(data) } : null;
+}
+
+async function answered(path, { body, signal, admin = false, method, accept = "application/json" } = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const key = sessionStorage.getItem(KEY);
-    const answer = await sent(path, body, key, signal);
-    if (answer.ok) return answer.status === 204 ? null : answer.json();
+    const answer = await sent(path, { body, key, signal, accept, method });
+    if (answer.ok) return answer;
     const told = await answer.json().catch(() => ({}));
     const problem = new Problem(answer.status, told);
     if (answer.status === 401 || (answer.status === 403 && admin)) {
@@ -52,13 +94,13 @@ export async function ask(path, { body, signal, admin = false } = {}) {
   }
 }
 
-async function sent(path, body, key, signal) {
-  const headers = { accept: "application/json" };
+async function sent(path, { body, key, signal, accept, method }) {
+  const headers = { accept };
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   try {
     return await fetch(path, {
-      method: body === undefined ? "GET" : "POST",
+      method: method ?? (body === undefined ? "GET" : "POST"),
       headers,
       signal,
       body: body === undefined ? undefined : JSON.stringify(body),

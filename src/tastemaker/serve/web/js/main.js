@@ -2,8 +2,9 @@
 
 import { dropped } from "./api.js";
 import { fill, h, notice, trouble } from "./dom.js";
-import { link, parse } from "./router.js";
-import { person, personParams } from "./store.js";
+import { go, link, parse } from "./router.js";
+import { conversing, listing, person, personParams } from "./store.js";
+import * as chat from "./chat.js";
 import * as compare from "./compare.js";
 import * as experiment from "./experiment.js";
 import * as item from "./item.js";
@@ -20,6 +21,7 @@ const VIEWS = {
   pick: { ...pick, menu: "try" },
   item: { ...item, menu: "try" },
   user: { ...user, menu: "try" },
+  chat: { ...chat, menu: "chat" },
   compare: { ...compare, menu: "compare" },
   leaderboard: { ...leaderboard, menu: "leaderboard" },
   pipelines: { ...pipelines, menu: "pipelines" },
@@ -123,8 +125,20 @@ function follow(route) {
     if (here) node.setAttribute("aria-current", route.view === view ? "page" : "true");
     else node.removeAttribute("aria-current");
     node.href =
-      view === "try" ? link("try", { system, ...who }) : view === "compare" ? link("compare", who) : link(view);
+      view === "try"
+        ? link("try", { system, ...who })
+        : view === "compare" || view === "chat"
+          ? link(view, who)
+          : link(view);
   }
 }
 
+/** The menu has an entry for conversations where a system holds some; where all do, the page begins with it. */
+async function invite() {
+  const able = await conversing();
+  document.querySelector("nav a[data-view=chat]").hidden = !able.length;
+  if (able.length && !location.hash && !(await listing()).systems.length) go(link("chat"), { replace: true });
+}
+
+invite().catch(() => {}); // a server that cannot be asked is told of by the view
 show();

@@ -33,6 +33,12 @@ export async function listing() {
   return { systems: able, default: able.find((one) => one.name === first)?.name ?? able[0]?.name ?? null };
 }
 
+/** Those that hold conversations. */
+export async function conversing() {
+  const { systems: all } = await systems();
+  return all.filter((one) => one.capabilities.includes("act"));
+}
+
 /** The system of a name, or the default one; null where none answers with lists. */
 export async function systemOf(name = null) {
   const { systems: all, default: first } = await listing();
@@ -113,11 +119,17 @@ export function setPerson(one) {
 
 const EVENTS = { like: "like", hide: "hide", undo: "undo" };
 
-/** Tell the server what somebody did with an item. What a new person does is told of the visit alone. */
-export function tell(kind, item, { slate = null, position = null } = {}) {
+/** What somebody does with an item, as the server is told of it. What a new person does is told of the visit alone. */
+export function eventOf(kind, item, { slate = null, position = null } = {}) {
   const who = current?.user !== undefined ? { user: current.user } : {};
   const event = { kind: EVENTS[kind] ?? kind, item: String(item), session: visit, key: fresh(), ...who };
   if (slate !== null) event.slate = slate;
   if (position !== null) event.position = position;
-  return ask("/feedback", { body: { events: [event] } });
+  return event;
 }
+
+/** Tell the server of events; one that is sent twice counts once. */
+export const send = (...events) => ask("/feedback", { body: { events } });
+
+/** Tell the server what somebody did with an item. */
+export const tell = (kind, item, shown) => send(eventOf(kind, item, shown));
