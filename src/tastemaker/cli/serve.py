@@ -12,7 +12,7 @@ from tastemaker.cli.common import Json, as_json, note, show, table
 if TYPE_CHECKING:
     from tastemaker.serve.runtime import Runtime
 
-DEMO = ("ease", "ials", "itemknn", "popularity")  # what is served where nothing is named
+DEMO = ("ease", "ials", "itemknn", "popularity", "interecagent")  # what is served where nothing is named
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
