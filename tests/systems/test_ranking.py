@@ -218,6 +218,46 @@ def test_attention_without_keys_is_attention() -> None:
     torch.testing.assert_close(attend(queries, tokens, filled), expected, rtol=1e-4, atol=1e-5)
 
 
+def sides(n_users: int = 1200, n_groups: int = 6, copies: int = 2, n_asked: int = 6) -> Dataset:
+    """Everybody is on one of two sides in each group, as told by one earlier choice in it; what is asked about is liked
+    if it is on that side. So of all that is past, the one choice in the item's own group counts."""
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, (n_users, n_groups))
+    order, users = np.argsort(rng.random((n_users, n_groups)), axis=1), np.arange(n_users)
+    past = (order * 2 + np.take_along_axis(side, order, axis=1)) * copies + rng.integers(0, copies, order.shape)
+    asked = rng.integers(0, n_groups * 2 * copies, (n_users, n_asked))
+    group, own = asked // (2 * copies), asked // copies % 2
+    value = np.where(side[users[:, None], group] == own, 5.0, 1.0)
+    events = pl.DataFrame(
+        {
+            "user": np.repeat(users, n_groups + n_asked),
+            "item": np.concatenate([past, asked], axis=1).ravel(),
+            "time": np.tile(np.arange(n_groups + n_asked), n_users),
+            "value": np.concatenate([np.full(past.shape, np.nan), value], axis=1).ravel(),
+        }
+    ).with_columns(pl.col("value").fill_nan(None))
+    items = pl.DataFrame({"item": np.arange(n_groups * 2 * copies)}).with_columns(
+        group=pl.format("g{}", pl.col("item") // (2 * copies)), side=pl.format("s{}", pl.col("item") // copies % 2)
+    )
+    kinds: Any = {"items": {"group": "category", "side": "category"}}
+    return build("sides", events, pl.DataFrame({"user": users}), items, kinds=kinds, time_unit="step")
+
+
+@pytest.mark.slow
+def test_infnet_finds_the_one_choice_that_counts_by_attention() -> None:
+    """The ablation that costs most in the paper: the mean of what is past in the place of attention to it."""
+    parts = split(sides(), "leave-one-out")
+    config = {"tasks": ("value>=4",), "negatives": 0, "dim": 16, "max_len": 12, "lr": 0.01, "batch_size": 256}
+    config |= {"epochs": 25, "every": 25, "columns": ("items.group", "items.side")}
+    found = {
+        cross: np.mean(
+            [pointwise(fit("infnet", parts, {**config, "cross": cross}, seed=s), parts)["auc"] for s in (0, 1)]
+        )
+        for cross in (True, False)
+    }
+    assert found[True] > found[False] + 0.05 and found[True] > 0.65, found
+
+
 @pytest.mark.parametrize("off", ["cross", "gates", "task_tokens", "residual"])
 def test_every_part_of_infnet_can_be_taken_away(off: str) -> None:
     """Each ablation learns, and every parameter that is left has a part in it."""
