@@ -25,11 +25,13 @@ from tastemaker.train.warm import held_back
 from tastemaker.types import PARTS, Dataset, Requests, Split, UsageError, Vocabulary, setting, settings
 
 NEURAL = [name for name in names() if issubclass(find(name).cls, nn.Module)]
-FAST = {**SMALL, "dim": 16, "epochs": 2, "every": 1}
+FAST = {"dim": 16, "epochs": 2, "every": 1}
 
 
 def small(name: str, **more: Any) -> dict[str, Any]:
-    return {key: value for key, value in {**FAST, **more}.items() if key in settings(find(name).config)}
+    cls = find(name).cls
+    wanted = {**SMALL, **getattr(cls, "small", {}), **FAST, **more}
+    return {key: value for key, value in wanted.items() if key in settings(cls.Config)}
 
 
 @pytest.fixture(scope="module")
