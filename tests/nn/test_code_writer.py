@@ -71,7 +71,7 @@ def test_states_are_those_of_the_formulas(causal: bool) -> None:
     counts, sees = [2, 1, 3], torch.tensor([1, 4, 1, 1, 3, 7])
     layout = Layout.of(torch.tensor([0, *counts]).cumsum(0), 3, 6)
     codes = tuples(6)
-    states = model.written(memory, codes, View.of(layout, sees, max(LENGTHS)))
+    states = model.written(memory, codes, View(layout, sees))
     owners = [0, 0, 1, 2, 2, 2]
     rows = tokens.split(LENGTHS)
     for m, row in enumerate(owners):
@@ -104,7 +104,7 @@ def test_nothing_is_known_of_what_comes_later() -> None:
     _, tokens = read(model)
     codes = tuples(3)
     layout = Layout.of(torch.arange(4), 1, 3)
-    view = View.of(layout, torch.tensor([2, 1, 3]), max(LENGTHS))
+    view = View(layout, torch.tensor([2, 1, 3]))
     before = model.written(read(model)[0], codes, view)
     later = tokens.clone()
     later[[2, 3, 8, 9, 10, 11]] = (later[[2, 3, 8, 9, 10, 11]] + 1) % 15
@@ -119,7 +119,7 @@ def test_padding_leaves_no_trace_in_gradients() -> None:
     model = writer()
     layout = Layout.of(torch.tensor([0, 2, 2, 5]), 3, 5)
     memory, _ = read(model)
-    states = model.written(memory, tuples(5), View.of(layout, torch.tensor([1, 4, 1, 3, 7]), max(LENGTHS)))
+    states = model.written(memory, tuples(5), View(layout, torch.tensor([1, 4, 1, 3, 7])))
     loss = sum(F.cross_entropy(model.logits(states[:, q], q), tuples(5)[:, q]) for q in range(3))
     assert isinstance(loss, Tensor)
     loss.backward()

@@ -103,7 +103,9 @@ class Phrases:
         return Jagged(each.values + self.book.n_tokens, each.offsets[items.offsets])
 
     def told(self, prompts: Ragged, answers: Ragged) -> Told:
-        """Rows that end with an answer each; its last token is told and not read."""
+        """Rows that end with an answer each, in order of length; its last token is told and not read."""
+        order = np.argsort(prompts.lengths + answers.lengths, kind="stable")
+        prompts, answers = prompts.take(order), answers.take(order)
         rows = _joined(prompts, answers)
         read = np.ones(len(rows.values), dtype=np.bool_)
         read[rows.offsets[1:] - 1] = False

@@ -28,17 +28,26 @@ class RowFeed(Generic[B]):
         make: turns row numbers [B] into a batch, drawing from the generator it is given alone.
         shuffle: whether rows are put in a new order every epoch.
         live: whether `make` looks at the system as it stands, so that no batch may be made ahead of its turn.
+        lengths: [n_rows] of ragged rows: those of a batch are put in order of length, which attention makes use of
+            (`tastemaker.nn.ragged.Layout.bands`).
     """
 
     def __init__(
-        self, n_rows: int, batch_size: int, make: Make[B], *, shuffle: bool = True, live: bool = False
+        self,
+        n_rows: int,
+        batch_size: int,
+        make: Make[B],
+        *,
+        shuffle: bool = True,
+        live: bool = False,
+        lengths: Rows | None = None,
     ) -> None:
         if n_rows < 1:
             raise UsageError("there is nothing to learn from: the training data gives not one example")
         if batch_size < 1:
             raise UsageError(f"a batch has at least one row, got {batch_size}")
         self.n_rows, self.batch_size, self.make = n_rows, batch_size, make
-        self.shuffle, self.live = shuffle, live
+        self.shuffle, self.live, self.lengths = shuffle, live, lengths
         self.start(0)
 
     def __len__(self) -> int:
@@ -55,6 +64,8 @@ class RowFeed(Generic[B]):
             raise UsageError(f"the batches of an epoch run from 0 to {len(self) - 1}, there is no number {number}")
         start, stop = number * self.batch_size, min((number + 1) * self.batch_size, self.n_rows)
         rows = self._order_of(epoch)[start:stop] if self.shuffle else np.arange(start, stop)
+        if self.lengths is not None:
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return self.make(rows, generator(self.seed, "batch", epoch, number))
 
     def _order_of(self, epoch: int) -> Rows:

@@ -96,9 +96,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def lengths(self) -> Ints:
+        """Events of each window [W]."""
+        return self.stops - self.starts
+
     def least(self, n: int) -> Windows:
         """The windows of at least `n` events."""
-        keep = self.stops - self.starts >= n
+        keep = self.lengths >= n
         return Windows(self.items, self.users[keep], self.starts[keep], self.stops[keep], self.times)
 
     def gather(self, rows: Rows, spare: int = 0) -> tuple[Ints, Ints]:
@@ -208,7 +213,7 @@ def next_items(
             users, whole[read], offsets, whole[told], int(lengths.max()), negatives=drawn, times=times, asked=asked
         )
 
-    return RowFeed(len(usable), batch_size, make, live=getattr(negatives, "live", False))
+    return RowFeed(len(usable), batch_size, make, live=getattr(negatives, "live", False), lengths=usable.lengths)
 
 
 def cloze(
@@ -245,7 +250,7 @@ def cloze(
         drawn = None if negatives is None else negatives(askers, rng)
         return Sequences(users, items, offsets, targets, int(lengths.max()), places, drawn)
 
-    return RowFeed(len(usable), batch_size, make, live=getattr(negatives, "live", False))
+    return RowFeed(len(usable), batch_size, make, live=getattr(negatives, "live", False), lengths=usable.lengths)
 
 
 def recent(

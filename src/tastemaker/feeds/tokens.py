@@ -115,7 +115,7 @@ def next_codes(
             int(told.max()),
         )
 
-    return RowFeed(len(seen), batch_size, make, live=live)
+    return RowFeed(len(seen), batch_size, make, live=live, lengths=seen.lengths)
 
 
 def asked_codes(requests: Requests, book: Codebook, max_len: int, *, groups: int = 0) -> Tokens:

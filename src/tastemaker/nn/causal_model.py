@@ -62,8 +62,13 @@ class CausalModel(nn.Module):
                 own[name if name in own else f"{stem}.base_layer.{last}"].copy_(weights)
         return vectors
 
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """[N, D] to [N, D]."""
+        told = self.model(inputs_embeds=layout.pad(x), attention_mask=layout.filled().long(), use_cache=False)
+        return layout.flat(told.last_hidden_state)
+
     def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, list[Pair]]:
-        """[N, D] to [N, D], and keys and values [B, H, L, E] of each layer."""
+        """The same, and keys and values [B, H, L, E] of each layer."""
         mask = layout.filled().long()
         told = self.model(inputs_embeds=layout.pad(x), attention_mask=mask, use_cache=True)
         return layout.flat(told.last_hidden_state), [(one.keys, one.values) for one in told.past_key_values.layers]

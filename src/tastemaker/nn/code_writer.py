@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tastemaker.nn.attending import attend, heads
 from tastemaker.nn.dropout import Dropout
 from tastemaker.nn.ragged import Layout
 from tastemaker.nn.table import Table
@@ -25,39 +26,38 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What was read of B rows: for each layer of the decoder keys and values [B, H, L, D / H]; lengths [B]."""
+    """What was read of B rows: for each layer of the decoder keys and values [N, D], and where they lie."""
 
     layers: tuple[Pair, ...]
-    lengths: Tensor
+    layout: Layout
 
     @property
     def n_rows(self) -> int:
-        return len(self.lengths)
+        return self.layout.n_rows
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """Whose tuples are whose, and how much of its row each looks at.
 
-    Shapes: layout of M tuples in B rows of at most n; visible [B, n, L] bool, true somewhere in every row
+    Shapes: layout of M tuples in B rows; sees [M] int64, tokens of its row from the first on, or None: all of it
     """
 
     layout: Layout
-    visible: Tensor
-
-    @classmethod
-    def of(cls, layout: Layout, sees: Tensor, length: int) -> View:
-        """Tuple m looks at the first sees[m] tokens of its row, of `length` at most."""
-        padded = layout.pad(sees).clamp_min(1)
-        return cls(layout, torch.arange(length, device=sees.device) < padded.unsqueeze(-1))
+    sees: Tensor | None = None
 
     @classmethod
     def whole(cls, memory: Memory, n: int) -> View:
         """n tuples a row, each looking at all of it."""
-        b, length = memory.n_rows, memory.layers[0][0].shape[2]
-        offsets = torch.arange(b + 1, device=memory.lengths.device) * n
-        visible = torch.arange(length, device=offsets.device) < memory.lengths[:, None, None]
-        return cls(Layout.of(offsets, n, b * n), visible.expand(b, n, length))
+        offsets = torch.arange(memory.n_rows + 1, device=memory.layout.offsets.device) * n
+        return cls(Layout.of(offsets, n, memory.n_rows * n))
+
+    def of_codes(self, t: int) -> View:
+        """Of each tuple t codes."""
+        if t == 1:
+            return self
+        layout = Layout.of(self.layout.offsets * t, self.layout.length * t, len(self.layout.columns) * t)
+        return View(layout, None if self.sees is None else self.sees.repeat_interleave(t))
 
 
 class DecoderBlock(nn.Module):
@@ -78,38 +78,32 @@ class DecoderBlock(nn.Module):
         self.first, self.second, self.third = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.drop = Dropout(dropout)
 
-    def read(self, memory: Tensor, layout: Layout) -> Pair:
-        """Keys and values [B, H, L, D / H] of what was read [N, D]."""
-        keys, values = (self._heads(layout.pad(part)) for part in self.look(memory).chunk(2, dim=-1))
+    def read(self, memory: Tensor) -> Pair:
+        """Keys and values [N, D] of what was read [N, D]."""
+        keys, values = self.look(memory).chunk(2, dim=-1)
         return keys, values
 
-    def forward(self, x: Tensor, seen: Pair, view: View, past: Pair | None) -> tuple[Tensor, Pair]:
-        """[M, t, D] to [M, t, D], and keys and values of the codes so far; `past`: those of codes before these."""
+    def forward(self, x: Tensor, seen: Pair, where: Layout, view: View, past: Pair | None) -> tuple[Tensor, Pair]:
+        """[M, t, D] to [M, t, D], and keys and values of the codes so far.
+
+        Args:
+            seen, where: keys and values of what was read, and where they lie.
+            view: of the M t codes.
+            past: keys and values of codes before these.
+        """
         mixed, kept = self._before(self.first(x), past)
         x = x + self.drop(mixed)
-        x = x + self.drop(self._across(self.second(x), seen, view))
+        asked = self.ask(self.second(x)).flatten(0, 1)
+        across = attend(asked, *seen, view.layout, where, self.n_heads, sees=view.sees)
+        x = x + self.drop(self.told(across).view_as(x))
         return x + self.drop(self.each(self.third(x))), kept
 
     def _before(self, x: Tensor, past: Pair | None) -> tuple[Tensor, Pair]:
-        queries, keys, values = (self._heads(part) for part in self.inward(x).chunk(3, dim=-1))
+        queries, keys, values = (heads(part, self.n_heads) for part in self.inward(x).chunk(3, dim=-1))
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=past is None and x.shape[1] > 1)
         return self.outward(mixed.transpose(1, 2).flatten(2)), (keys, values)
-
-    def _across(self, x: Tensor, seen: Pair, view: View) -> Tensor:
-        m, t, dim = x.shape
-        layout = view.layout
-        queries = layout.pad(self.ask(x)).view(layout.n_rows, layout.length * t, dim)
-        mask = view.visible.repeat_interleave(t, dim=1).unsqueeze(1)
-        mixed = F.scaled_dot_product_attention(self._heads(queries), *seen, attn_mask=mask)
-        rows = mixed.transpose(1, 2).reshape(layout.n_rows, layout.length, t, dim)
-        told: Tensor = self.told(layout.flat(rows))
-        return told.view(m, t, dim)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """[R, L, D] as [R, H, L, D / H]."""
-        return x.view(*x.shape[:-1], self.n_heads, x.shape[-1] // self.n_heads).transpose(1, 2)
 
 
 class CodeWriter(nn.Module):
@@ -165,7 +159,7 @@ class CodeWriter(nn.Module):
         layout = Layout.of(offsets, longest, len(tokens))
         x = self.tokens(tokens) * self.dim**0.5 + self.places(layout.columns)
         x = self.encoder(self.drop(x), layout)
-        return Memory(tuple(block.read(x, layout) for block in self.blocks), torch.diff(offsets))
+        return Memory(tuple(block.read(x) for block in self.blocks), layout)
 
     def written(self, memory: Memory, codes: Tensor, view: View) -> Tensor:
         """What is known before each code [M, Q, D] of tuples [M, Q]."""
@@ -185,8 +179,9 @@ class CodeWriter(nn.Module):
 
     def _decoded(self, x: Tensor, memory: Memory, view: View, past: Sequence[Pair] | None) -> tuple[Tensor, list[Pair]]:
         x, kept = self.drop(x), []
+        view = view.of_codes(x.shape[1])
         for n, block in enumerate(self.blocks):
-            x, pair = block(x, memory.layers[n], view, None if past is None else past[n])
+            x, pair = block(x, memory.layers[n], memory.layout, view, None if past is None else past[n])
             kept.append(pair)
         states: Tensor = self.final(x)
         return states, kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -40,6 +42,26 @@ class Layout:
     @property
     def n_rows(self) -> int:
         return len(self.offsets) - 1
+
+    @cached_property
+    def bands(self) -> list[tuple[int, int]]:
+        """Rows from one number up to another, those of at most a quarter of the length, of at most half, and the rest;
+        all in one where they are not in order of length, or where asking for lengths would make the host wait."""
+        whole = [(0, self.n_rows)]
+        if self.places is None or self.offsets.device.type != "cpu":
+            return whole
+        lengths = torch.diff(self.offsets)
+        if (lengths[1:] < lengths[:-1]).any():
+            return whole
+        limits = torch.tensor([self.length // 4, self.length // 2])
+        cuts = [0, *torch.searchsorted(lengths, limits, right=True).tolist(), self.n_rows]
+        return [band for band in pairwise(cuts) if band[1] > band[0]]
+
+    def part(self, first: int, last: int) -> Layout:
+        """The rows from `first` up to `last` alone, in a rectangle of their own; asks the host for lengths."""
+        offsets = self.offsets[first : last + 1]
+        longest = max(1, int(torch.diff(offsets).max()))
+        return Layout.of(offsets - offsets[0], longest, int(offsets[-1] - offsets[0]))
 
     @property
     def last(self) -> Tensor:

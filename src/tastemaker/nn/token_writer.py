@@ -23,8 +23,11 @@ from tastemaker.nn.transformer import Pair
 class Body(Protocol):
     """What makes states of vectors: `tastemaker.nn.transformer.Transformer`, or a model by name."""
 
+    def __call__(self, x: Tensor, layout: Layout) -> Tensor:
+        """[N, D] to [N, D]."""
+
     def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Sequence[Pair]]:
-        """[N, D] to [N, D], and what each layer keeps: keys and values [B, H, L, D / H]."""
+        """The same, and what each layer keeps: keys and values [B, H, L, D / H]."""
 
     def go_on(
         self, x: Tensor, seen: Sequence[Pair], visible: Tensor, past: Sequence[Pair] | None = None
@@ -79,7 +82,7 @@ class TokenWriter(nn.Module):
     def forward(self, tokens: Tensor, offsets: Tensor, longest: int) -> Tensor:
         """What is known after each token [N, D] of rows, row b being tokens[offsets[b]:offsets[b + 1]]."""
         layout = Layout.of(offsets, longest, len(tokens))
-        states: Tensor = self._body.read(self._vectors(tokens, layout.columns), layout)[0]
+        states: Tensor = self.body(self._vectors(tokens, layout.columns), layout)
         return states
 
     def read(self, tokens: Tensor, offsets: Tensor, longest: int) -> Reading:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tastemaker.nn.attending import attend, heads
 from tastemaker.nn.dropout import Dropout
 from tastemaker.nn.ragged import Layout
 
@@ -39,21 +39,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[N, D] to [N, D]."""
-        return self.read(x, layout)[0]
+        return self._mixed(*self.inward(x).chunk(3, dim=-1), layout)
 
     def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Pair]:
         """[N, D] to [N, D], and the keys and values of what was read."""
-        shape = layout.n_rows, layout.length, self.n_heads, x.shape[-1] // self.n_heads
-        queries, keys, values = (
-            layout.pad(part).view(shape).transpose(1, 2)  # [B, H, L, D / H]
-            for part in self.inward(x).chunk(3, dim=-1)
-        )
-        mask = None
-        if not self.causal and layout.places is not None:
-            mask = layout.filled()[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=self.causal)
-        mixed_rows: Tensor = self.outward(layout.flat(mixed.transpose(1, 2).flatten(2)))
-        return mixed_rows, (keys, values)
+        queries, keys, values = self.inward(x).chunk(3, dim=-1)
+        kept = heads(layout.pad(keys), self.n_heads), heads(layout.pad(values), self.n_heads)
+        return self._mixed(queries, keys, values, layout), kept
+
+    def _mixed(self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
+        mixed: Tensor = self.outward(attend(queries, keys, values, layout, layout, self.n_heads, causal=self.causal))
+        return mixed
 
     def go_on(self, x: Tensor, seen: Pair, visible: Tensor, past: Pair | None = None) -> tuple[Tensor, Pair]:
         """Continuations [B, W, t, D] to [B, W, t, D]: each value sees what is visible [B, L] of its row, and of its
@@ -99,7 +95,7 @@ class Block(nn.Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        return self.read(x, layout)[0]
+        return self._after(x, self.attention(self._before(x), layout))
 
     def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Pair]:
         mixed, pair = self.attention.read(self._before(x), layout)

@@ -182,7 +182,7 @@ class TIGER(nn.Module):
     def objective(self, memory: Memory, batch: Tokens) -> Tensor:
         """-log of the probability of each item's tuple [M]."""
         layout = Layout.of(batch.told, batch.most, len(batch.targets))
-        states = self.writer.written(memory, batch.targets, View.of(layout, batch.sees, batch.longest))
+        states = self.writer.written(memory, batch.targets, View(layout, batch.sees))
         losses = torch.zeros(len(states), device=states.device)
         for level in range(self.writer.depth):
             logits = self.writer.logits(states[:, level], level)
