@@ -164,13 +164,13 @@ def test_what_is_learnt_is_what_is_asked() -> None:
     batch = aligned_tasks(seen, phrases, 4, aligned=0.0).batch(0, 0)
     with torch.no_grad():
         losses = system.objective(system.gather(tensors(batch, "cpu")), tensors(batch, "cpu"))
-    depth = system.book.depth
+    depth = system.coded.book.depth
     rows = np.split(
         batch.targets.reshape(-1, depth), np.cumsum(np.diff(np.searchsorted(batch.places, batch.offsets)))[:-1] // depth
     )
     expected = 0.0
     for codes in rows:
-        items = system.book.trie.items_of(codes)
+        items = system.coded.book.trie.items_of(codes)
         histories = [items[:n] for n in range(len(items))]
         told = system.score(Requests.of_items(histories), items[:, None])
         expected -= float(told.sum())
@@ -188,8 +188,8 @@ def test_generated_items_are_allowed_and_their_codes_are_theirs(decoding: Any) -
         assert len(shown) == n and not np.isin(shown, requests.exclude[row]).any()
         rule = requests.filter.which[row]
         assert rule < 0 or requests.filter.allowed[rule, shown].all()
-    tokens = samples.tokens.values.reshape(3 * n, -1) - system.book.shifts
-    assert np.array_equal(tokens, system.book.codes[items.ravel()])
+    tokens = samples.tokens.values.reshape(3 * n, -1) - system.coded.book.shifts
+    assert np.array_equal(tokens, system.coded.book.codes[items.ravel()])
     if decoding != Sample(0.7):
         told = system.logp(requests, samples)
         np.testing.assert_allclose(told.detach(), samples.logp.values, rtol=1e-3, atol=1e-4)
@@ -213,13 +213,13 @@ def test_groups_are_items_of_the_catalogue_each_once_and_their_gains_cancel() ->
     prompts = Prompts(prefixes(data, 5).least(2), system.phrases(title_texts(data.items)), 40, 0.5)
     with torch.no_grad():
         groups = system.play(prompts, lambda asked, items, right: right + 0.1 * (items % 3), np.arange(80), None)
-    assert groups.codes.shape == (80, 4, system.book.depth) and groups.there.all()
-    assert (system.book.trie.items_of(groups.codes) >= 0).all()
+    assert groups.codes.shape == (80, 4, system.coded.book.depth) and groups.there.all()
+    assert (system.coded.book.trie.items_of(groups.codes) >= 0).all()
     assert all(len({tuple(codes) for codes in group}) == 4 for group in groups.codes.tolist())
     np.testing.assert_allclose(groups.advantages.sum(axis=1), 0, atol=1e-4)
     told = system.answered(tensors(groups, "cpu")).sum(dim=-1)
     asked = prompts.take(np.arange(80))
-    items = system.book.trie.items_of(groups.codes)
+    items = system.coded.book.trie.items_of(groups.codes)
     scores = system.score(Requests.of_items(asked.histories), items)
     of_codes = np.arange(80) < len(prompts.picked)  # those that ask by codes come first
     np.testing.assert_allclose(told.detach()[of_codes], scores[of_codes], rtol=1e-3, atol=1e-3)
@@ -227,15 +227,15 @@ def test_groups_are_items_of_the_catalogue_each_once_and_their_gains_cancel() ->
 
 def test_items_of_one_tuple_are_one_answer() -> None:
     system, data = fitted().system, blocks()
-    twins = system.book.codes.copy()
+    twins = system.coded.book.codes.copy()
     twins[1::2] = twins[::2][: len(twins[1::2])]
-    whole, system.book = system.book, Codebook(twins, system.book.sizes)
+    whole, system.coded.book = system.coded.book, Codebook(twins, system.coded.book.sizes)
     try:
         prompts = Prompts(prefixes(data, 5).least(2), system.phrases([""] * data.n_items), 20, 0.0)
         with torch.no_grad():
             groups = system.play(prompts, lambda asked, items, right: right, np.arange(20), None)
     finally:
-        system.book = whole
+        system.coded.book = whole
     for codes, there in zip(groups.codes.tolist(), groups.there, strict=True):
         kept = [tuple(one) for one, is_there in zip(codes, there, strict=True) if is_there]
         assert len(kept) == len(set(kept)) < 4
@@ -291,10 +291,10 @@ def test_words_and_codes_teach_each_other_and_prompts_of_titles_are_answered() -
     items = Jagged(np.arange(data.n_items), np.arange(data.n_items + 1))
     with torch.no_grad():
         reading = system._reading(system.writer, phrases.asked(CODES, items))
-        found = search(reading.steps(), system.tree(), 5, 20).items.numpy()
+        found = search(reading.steps(), system._answers().tree, 5, 20).items.numpy()
         prompts = phrases.asked(TITLE, items)
         states = system._reading(system.writer, prompts).last
-        first = system.writer.logits(states, system.book.depth).argmax(dim=-1).numpy()
+        first = system.writer.logits(states, system.coded.book.depth).argmax(dim=-1).numpy()
     block = np.array([int(item) % 4 for item in data.items["item"]])
     assert (block[found] == block[:, None]).mean() > 0.7, "a title finds items of its own block"
     spoken: dict[int, set[int]] = {b: set() for b in range(4)}
@@ -309,8 +309,9 @@ def test_a_new_item_gets_the_codes_of_its_like_and_is_found() -> None:
     like = bundle.catalogue.row(7, named=True)
     fresh = pl.DataFrame([{**like, "item": 10_000}], schema=bundle.catalogue.schema)
     larger = system.extend(items=fresh)
-    assert larger.book.n_items == old + 1 and np.array_equal(larger.book.codes[:old], system.book.codes)
-    assert np.array_equal(larger.book.codes[old, :-1], system.book.codes[7, :-1])
+    ours, theirs = larger.coded.book, system.coded.book
+    assert ours.n_items == old + 1 and np.array_equal(ours.codes[:old], theirs.codes)
+    assert np.array_equal(ours.codes[old, :-1], theirs.codes[7, :-1])
     only = asked(candidates=Jagged.from_lists([[old], [old, 3], []], dtype=np.int32))
     assert larger.retrieve(only, 3).lengths.tolist() == [1, 2, 0]
 

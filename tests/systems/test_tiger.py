@@ -111,14 +111,14 @@ def test_scores_are_log_probabilities_and_a_wide_search_orders_by_them() -> None
     best = system.generate(requests, 5, Beam(n))
     assert np.array_equal(best.slates.items.reshape(3, 5), slates.items[:, :5])
     narrow = system.generate(requests, 1, Greedy())
-    codes = system.book.codes[narrow.slates.items.ravel()]
-    assert np.array_equal(narrow.tokens.values.reshape(3, -1) - system.book.shifts, codes)
+    codes = system.coded.book.codes[narrow.slates.items.ravel()]
+    assert np.array_equal(narrow.tokens.values.reshape(3, -1) - system.coded.book.shifts, codes)
 
 
 def test_a_greedy_answer_is_the_likeliest_code_at_each_step() -> None:
     system, requests = fitted().system, asked()
     item = int(system.generate(requests, 1, Greedy()).slates.items[0, 0])
-    scores, codes = system.score(requests.take(slice(0, 1)))[0].double().exp().numpy(), system.book.codes
+    scores, codes = system.score(requests.take(slice(0, 1)))[0].double().exp().numpy(), system.coded.book.codes
     at = np.arange(len(codes))
     for q in range(codes.shape[1]):
         reading = system._read(requests.take(slice(0, 1)))
@@ -139,8 +139,8 @@ def test_generated_items_are_allowed_and_their_codes_are_theirs(decoding: Any) -
         assert len(shown) == n and not np.isin(shown, requests.exclude[row]).any()
         rule = requests.filter.which[row]
         assert rule < 0 or requests.filter.allowed[rule, shown].all()
-    tokens = samples.tokens.values.reshape(3 * n, -1) - system.book.shifts
-    assert np.array_equal(tokens, system.book.codes[items.ravel()])
+    tokens = samples.tokens.values.reshape(3 * n, -1) - system.coded.book.shifts
+    assert np.array_equal(tokens, system.coded.book.codes[items.ravel()])
     if decoding != Sample(0.7):
         told = system.logp(requests, samples)
         np.testing.assert_allclose(told.detach(), samples.logp.values, rtol=1e-3, atol=1e-4)
@@ -187,15 +187,14 @@ def test_a_new_item_gets_the_codes_of_its_like_and_is_found() -> None:
     like = bundle.catalogue.row(7, named=True)
     fresh = pl.DataFrame([{**like, "item": 10_000}], schema=bundle.catalogue.schema)
     larger = system.extend(items=fresh)
-    assert larger.book.n_items == old + 1 and np.array_equal(larger.book.codes[:old], system.book.codes)
-    assert np.array_equal(larger.book.codes[old, :-1], system.book.codes[7, :-1]), (
-        "the same words, the same first codes"
-    )
+    ours, theirs = larger.coded.book, system.coded.book
+    assert ours.n_items == old + 1 and np.array_equal(ours.codes[:old], theirs.codes)
+    assert np.array_equal(ours.codes[old, :-1], theirs.codes[7, :-1]), "the same words, the same first codes"
     only = asked(candidates=Jagged.from_lists([[old], [old, 3], []], dtype=np.int32))
     assert larger.retrieve(only, 3).items.tolist()[0] == [old, -1, -1]
     assert larger.retrieve(only, 3).lengths.tolist() == [1, 2, 0]
     with pytest.raises(BundleError):
-        system.restore({**system.export(), **larger.book.export()})
+        system.restore({**system.export(), **larger.coded.book.export()})
 
 
 def test_reading_each_prefix_apart_learns_too() -> None:

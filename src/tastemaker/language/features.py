@@ -87,6 +87,41 @@ def said_of_items(columns: Mapping[str, Column], wanted: str = "", *, text_dim: 
     return found if wanted else texts or found
 
 
+class ItemVectors:
+    """What `said_of_items` finds as one vector an item, and what its encoders know of the catalogue."""
+
+    def __init__(self, columns: Mapping[str, Column], wanted: str = "", *, text_dim: int = 200) -> None:
+        self.sources = said_of_items(columns, wanted, text_dim=text_dim)
+        self.kept: list[State] = []
+
+    @property
+    def width(self) -> int:
+        return sum(source.width for source in self.sources)
+
+    def learn(self, items: pl.DataFrame) -> Generator[Stage, Any, Floats]:
+        """Stages that give the vectors [I, W] of a catalogue."""
+        vectors, self.kept = yield from item_vectors(self.sources, items)
+        return np.concatenate(vectors, axis=1)
+
+    def encode(self, items: pl.DataFrame) -> Floats:
+        """Those of items that came later [n, W]."""
+        return np.concatenate(encoded(self.sources, items, self.kept), axis=1)
+
+    def adopt(self, old: ItemVectors) -> None:
+        """Encode as another does."""
+        self.kept = old.kept
+
+    def export(self) -> dict[str, Any]:
+        return {f"encoder.{n}.{name}": array for n, kept in enumerate(self.kept) for name, array in kept.items()}
+
+    def restore(self, state: State) -> None:
+        """Take what `export` gave."""
+        self.kept = []
+        for n in range(len(self.sources)):
+            start = f"encoder.{n}."
+            self.kept.append({name.removeprefix(start): a for name, a in state.items() if name.startswith(start)})
+
+
 def item_vectors(
     found: Sequence[Source], items: pl.DataFrame
 ) -> Generator[Stage, Any, tuple[list[Floats], list[State]]]:

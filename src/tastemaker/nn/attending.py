@@ -42,8 +42,10 @@ def attend(
     parts = [(asking.part(*band), seen.part(*band)) for band in bands]
     asked = [len(part.columns) for part, _ in parts]
     held = [len(part.columns) for _, part in parts]
-    known = [None] * len(parts) if sees is None else sees.split(asked)
-    cut = zip(queries.split(asked), keys.split(held), values.split(held), parts, known, strict=True)
+    known = [None] * len(parts) if sees is None else torch.split(sees, asked)
+    cut = zip(
+        torch.split(queries, asked), torch.split(keys, held), torch.split(values, held), parts, known, strict=True
+    )
     return torch.cat([_rectangle(q, k, v, *layouts, n_heads, mine, causal) for q, k, v, layouts, mine in cut])
 
 
@@ -63,8 +65,8 @@ def _rectangle(
         mask = (torch.arange(seen.length, device=reach.device) < reach).unsqueeze(1)
     elif not causal and seen.places is not None:
         mask = seen.filled()[:, None, None, :]
-    whole = (heads(layout.pad(x), n_heads) for x, layout in ((queries, asking), (keys, seen), (values, seen)))
-    mixed = F.scaled_dot_product_attention(*whole, attn_mask=mask, is_causal=causal)
+    q, k, v = (heads(layout.pad(x), n_heads) for x, layout in ((queries, asking), (keys, seen), (values, seen)))
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return asking.flat(mixed.transpose(1, 2).flatten(2))
 
 

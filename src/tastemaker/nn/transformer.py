@@ -39,7 +39,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[N, D] to [N, D]."""
-        return self._mixed(*self.inward(x).chunk(3, dim=-1), layout)
+        queries, keys, values = self.inward(x).chunk(3, dim=-1)
+        return self._mixed(queries, keys, values, layout)
 
     def read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Pair]:
         """[N, D] to [N, D], and the keys and values of what was read."""

@@ -44,22 +44,22 @@ from torch import Tensor, nn
 from tastemaker.contracts import Epochs, Fit, Optimiser, Plateau, Precompute, Program, Train, system
 from tastemaker.feeds import RowFeed, prefixes, rollout, windows
 from tastemaker.feeds.code_tasks import N_TASKS, NEXT, Asked, Groups, Phrases, Prompts, Told, aligned_tasks
-from tastemaker.language.features import CONTENT, encoded, item_vectors, said_of_items
+from tastemaker.language.features import CONTENT, ItemVectors
 from tastemaker.language.transformer import word_pieces
 from tastemaker.language.words import Words, checked_words, common_words, title_texts, word_numbers
 from tastemaker.nn.causal_model import CausalModel
-from tastemaker.nn.code_answers import CodeAnswers, KeptTree, picked_logp
-from tastemaker.nn.content import restore_layers, under
+from tastemaker.nn.code_answers import CodeAnswers, picked_logp
+from tastemaker.nn.coded_items import CodedItems
+from tastemaker.nn.content import restore_layers
 from tastemaker.nn.decoding import search
 from tastemaker.nn.dropout import nothing_dropped
 from tastemaker.nn.group_rewards import likeness, opinion, rank_penalty
-from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions, Floats, ItemCoder
+from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions
 from tastemaker.nn.policy_gradient import Ratio, group_advantages, grpo
 from tastemaker.nn.token_writer import Reading, TokenWriter
 from tastemaker.nn.transformer import Transformer
 from tastemaker.types import (
     Array,
-    Codebook,
     Dataset,
     Decoding,
     Jagged,
@@ -185,8 +185,7 @@ class MiniOneRec(nn.Module):
         super().__init__()
         self.config, self.schema = config, schema
         c, coding = config, config.coding
-        self.sources = said_of_items(schema.items, c.columns, text_dim=c.text_dim)
-        self.coder = ItemCoder(coding, sum(source.width for source in self.sources))
+        self.coded = CodedItems(ItemVectors(schema.items, c.columns, text_dim=c.text_dim), coding)
         depth, title = len(coding.sizes), c.title_len + 1
         body: CausalModel | Transformer
         if c.language:
@@ -202,11 +201,7 @@ class MiniOneRec(nn.Module):
         learns = c.reward != "none"
         self.reference = copy.deepcopy(self.writer).requires_grad_(False) if learns and c.beta else None
         self.player = copy.deepcopy(self.writer).requires_grad_(False) if learns and c.updates > 1 else None
-        self.book = Codebook(np.empty((0, depth), dtype=np.int64), coding.sizes)
-        self.kept: list[State] = []  # what encoders of texts know
         self.words: Words = np.empty(0, dtype=np.uint64)
-        self.given: NDArray[np.int64] | None = None  # codes of an older fit's items, -1 in the rows of others
-        self._tree = KeptTree()
 
     # -- learning
 
@@ -214,16 +209,12 @@ class MiniOneRec(nn.Module):
         c = self.config
         judge = (yield Fit(c.rewards_by, data)) if c.rewards_by is not None else None
         texts = title_texts(data.items, c.titles)
-        if self.given is None:
-            vectors, self.kept = yield from item_vectors(self.sources, data.items)
-            codes = yield from self.coder.learn(np.concatenate(vectors, axis=1), RowFeed)
+        yield from self.coded.learn(data.items, RowFeed)
+        if not self.coded.adopted:
             if isinstance(self.writer.body, CausalModel):
                 self.writer.take_words(self.writer.body.load())
             else:
                 self.words = yield Precompute(common_words, texts, c.words)
-        else:
-            codes = self.coder.renewed(self.given, lambda fresh: self._vectors(data.items[fresh]))
-        self.book = self.book.changed(codes)
         phrases = self.phrases(texts)
         yield Train(
             aligned_tasks(windows(data, c.max_len + 1, which="all"), phrases, c.batch_size, aligned=c.aligned),
@@ -254,7 +245,7 @@ class MiniOneRec(nn.Module):
         cut = (
             word_pieces(texts, c.language, c.title_len) if c.language else word_numbers(texts, self.words, c.title_len)
         )
-        return Phrases(self.book, cut, self.writer.n_words - 1, c.max_titles)
+        return Phrases(self.coded.book, cut, self.writer.n_words - 1, c.max_titles)
 
     def gather(self, batch: Told) -> Tensor:
         states: Tensor = self.writer(batch.tokens, batch.offsets, batch.longest)[batch.places]
@@ -273,11 +264,11 @@ class MiniOneRec(nn.Module):
         """Groups of answers by one search a prompt, and how much better each is than its group. Nothing is drawn."""
         asked = prompts.take(rows)
         reading = self._reading(self.player or self.writer, asked)
-        found = search(reading.steps(), self.tree(), self.config.group, self.config.group)
+        found = search(reading.steps(), self._answers().tree, self.config.group, self.config.group)
         codes = found.codes
         there = found.items >= 0
         there[:, 1:] &= (codes[:, 1:] != codes[:, :-1]).any(dim=-1)  # items of one tuple are one answer
-        right = to_numpy((codes == self._tensor(self.book.codes[asked.targets]).unsqueeze(1)).all(dim=-1))
+        right = to_numpy((codes == self._tensor(self.coded.book.codes[asked.targets]).unsqueeze(1)).all(dim=-1))
         worth = self._tensor(reward(asked, to_numpy(found.items), right).astype(np.float32))
         told = {}
         for name, policy in (("old", self.player), ("reference", self.reference)):
@@ -304,7 +295,7 @@ class MiniOneRec(nn.Module):
         """What answers are worth, as the settings say."""
         how = self.config.reward
         if how == "semantic":
-            vectors = self._vectors(items)
+            vectors = self.coded.said.encode(items)
             return lambda asked, found, right: likeness(vectors, found, asked.targets)
         if how == "collaborative":
             return lambda asked, found, right: opinion(
@@ -327,29 +318,21 @@ class MiniOneRec(nn.Module):
 
     def facts(self) -> Mapping[str, float]:
         """How the codes are used, before items of one tuple were told apart; and how many words are known."""
-        return {**self.coder.figures, "words": float(len(self.words))}
+        return {**self.coded.coder.figures, "words": float(len(self.words))}
 
     # -- codes of items that come later
 
     def adopt(self, old: MiniOneRec, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]]) -> None:
         """Take an older fit's codes and words, and what made them: its network means nothing without them."""
-        self.kept, self.book, self.words = old.kept, old.book, old.words
-        self.coder.adopt(old.coder)
-        self.given = np.where(items[:, None] >= 0, old.book.codes[np.maximum(items, 0)], -1)
-
-    def _vectors(self, items: pl.DataFrame) -> Floats:
-        """What is said of items that came after the fit [n, W]."""
-        return np.concatenate(encoded(self.sources, items, self.kept), axis=1)
+        self.coded.adopt(old.coded, items)
+        self.words = old.words
 
     def extend(self, users: Any = None, items: pl.DataFrame | None = None) -> MiniOneRec:
         """With further items, written by codes made of their texts; users need no rows."""
         n_users, n_items = (0 if table is None else len(table) for table in (users, items))
         schema = replace(self.schema, n_users=self.schema.n_users + n_users, n_items=self.schema.n_items + n_items)
-        book = self.book
-        if items is not None and n_items:
-            book = book.extended(self.coder.further(self._vectors(items), book.codes))
         larger = type(self)(self.config, schema)
-        larger.restore({**self.export(), **book.export()})
+        larger.restore({**self.export(), **self.coded.with_items(items)})
         return larger
 
     # -- answering
@@ -370,17 +353,13 @@ class MiniOneRec(nn.Module):
         """Log-probabilities of items [B, C], exact; of all of them that takes far longer than a search for the best."""
         return self._answers().score(requests, items)
 
-    def tree(self) -> Any:
-        """The tree of all tuples where the weights lie."""
-        return self._tree.of(self.book, self.writer.tokens.weight.device)
-
     def _answers(self) -> CodeAnswers:
-        return CodeAnswers(self._read, self.book, self.tree(), self.config.beams)
+        return self.coded.answers(self._read, self.config.beams, self.writer.tokens.weight.device)
 
     def _read(self, requests: Requests) -> Reading:
         items = requests.items()
-        known = items.where(items.values < self.book.n_items).last(self.config.max_len)
-        untitled = Phrases(self.book, Jagged.empty(0, np.int64), self.writer.n_words - 1, self.config.max_titles)
+        known = items.where(items.values < self.coded.book.n_items).last(self.config.max_len)
+        untitled = Phrases(self.coded.book, Jagged.empty(0, np.int64), self.writer.n_words - 1, self.config.max_titles)
         return self._reading(self.writer, untitled.asked(NEXT, known))
 
     def _reading(self, writer: TokenWriter, prompts: Asked | Jagged[NDArray[Any]]) -> Reading:
@@ -397,15 +376,10 @@ class MiniOneRec(nn.Module):
 
     def export(self) -> dict[str, Any]:
         told = {f"writer.{name}": to_numpy(array) for name, array in self.writer.state_dict().items()}
-        told |= {f"coder.{name}": array for name, array in self.coder.export().items()}
-        for n, kept in enumerate(self.kept):
-            told |= {f"encoder.{n}.{name}": array for name, array in kept.items()}
-        return {**told, **self.book.export(), "words": self.words}
+        return {**told, **self.coded.export(), "words": self.words}
 
     def restore(self, state: State) -> None:
-        self.book = Codebook.of(state, self.schema.n_items, self.config.coding.sizes)
+        self.coded.restore(state, self.schema.n_items)
         self.words = checked_words(state.get("words"), self.config.words)
         restore_layers(self.writer, state, "writer.")
-        self.coder.restore(under(state, "coder."))
-        self.kept = [under(state, f"encoder.{n}.") for n in range(len(self.sources))]
         self.eval()

@@ -38,16 +38,15 @@ from torch import Tensor, nn
 
 from tastemaker.contracts import Optimiser, Plateau, Program, Train, system
 from tastemaker.feeds import RowFeed, Tokens, asked_codes, next_codes, prefixes, tensors, windows
-from tastemaker.language.features import CONTENT, encoded, item_vectors, said_of_items
-from tastemaker.nn.code_answers import CodeAnswers, KeptTree
+from tastemaker.language.features import CONTENT, ItemVectors
+from tastemaker.nn.code_answers import CodeAnswers
 from tastemaker.nn.code_writer import CodeWriter, Memory, Reading, View
-from tastemaker.nn.content import restore_layers, under
-from tastemaker.nn.decoding import Tree
-from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions, Floats, ItemCoder
+from tastemaker.nn.coded_items import CodedItems
+from tastemaker.nn.content import restore_layers
+from tastemaker.nn.item_codes import CodeConfig, Codes, Collisions
 from tastemaker.nn.ragged import Layout
 from tastemaker.types import (
     Array,
-    Codebook,
     Dataset,
     Decoding,
     Requests,
@@ -136,8 +135,7 @@ class TIGER(nn.Module):
         super().__init__()
         self.config, self.schema = config, schema
         c, coding = config, config.coding
-        self.sources = said_of_items(schema.items, c.columns, text_dim=c.text_dim)
-        self.coder = ItemCoder(coding, sum(source.width for source in self.sources))
+        self.coded = CodedItems(ItemVectors(schema.items, c.columns, text_dim=c.text_dim), coding)
         self.writer = CodeWriter(
             coding.sizes,
             c.dim,
@@ -150,25 +148,16 @@ class TIGER(nn.Module):
             dropout=c.dropout,
             causal=c.attention == "causal",
         )
-        self.book = Codebook(np.empty((0, len(coding.sizes)), dtype=np.int64), coding.sizes)
-        self.kept: list[State] = []  # what encoders of texts know
-        self.given: NDArray[np.int64] | None = None  # codes of an older fit's items, -1 in the rows of others
-        self._tree = KeptTree()
 
     # -- learning
 
     def program(self, data: Dataset) -> Program:
         c = self.config
-        if self.given is None:
-            vectors, self.kept = yield from item_vectors(self.sources, data.items)
-            codes = yield from self.coder.learn(np.concatenate(vectors, axis=1), RowFeed)
-        else:
-            codes = self.coder.renewed(self.given, lambda fresh: self._vectors(data.items[fresh]))
-        self.book = self.book.changed(codes)
+        yield from self.coded.learn(data.items, RowFeed)
         full = c.attention == "full"
         seen = prefixes(data, c.max_len) if full else windows(data, c.max_len + 1, which="all")
         yield Train(
-            next_codes(seen, self.book, c.batch_size, groups=c.groups, anonymous=c.anonymous, last=full),
+            next_codes(seen, self.coded.book, c.batch_size, groups=c.groups, anonymous=c.anonymous, last=full),
             self.gather,
             self.objective,
             until=Plateau("ndcg@10", c.patience, c.every, c.epochs),
@@ -191,29 +180,20 @@ class TIGER(nn.Module):
 
     def facts(self) -> Mapping[str, float]:
         """How the codes are used, before items of one tuple were told apart."""
-        return self.coder.figures
+        return self.coded.coder.figures
 
     # -- codes of items that come later
 
     def adopt(self, old: TIGER, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]]) -> None:
         """Take an older fit's codes and what made them: its network means nothing without them."""
-        self.kept, self.book = old.kept, old.book
-        self.coder.adopt(old.coder)
-        self.given = np.where(items[:, None] >= 0, old.book.codes[np.maximum(items, 0)], -1)
-
-    def _vectors(self, items: pl.DataFrame) -> Floats:
-        """What is said of items that came after the fit [n, W]."""
-        return np.concatenate(encoded(self.sources, items, self.kept), axis=1)
+        self.coded.adopt(old.coded, items)
 
     def extend(self, users: Any = None, items: pl.DataFrame | None = None) -> TIGER:
         """With further items, written by codes made of their texts; users need no rows."""
         n_users, n_items = (0 if table is None else len(table) for table in (users, items))
         schema = replace(self.schema, n_users=self.schema.n_users + n_users, n_items=self.schema.n_items + n_items)
-        book = self.book
-        if items is not None and n_items:
-            book = book.extended(self.coder.further(self._vectors(items), book.codes))
         larger = type(self)(self.config, schema)
-        larger.restore({**self.export(), **book.export()})
+        larger.restore({**self.export(), **self.coded.with_items(items)})
         return larger
 
     # -- answering
@@ -234,29 +214,20 @@ class TIGER(nn.Module):
         """Log-probabilities of items [B, C], exact; of all of them that takes far longer than a search for the best."""
         return self._answers().score(requests, items)
 
-    def tree(self) -> Tree:
-        """The tree of all tuples where the weights lie."""
-        return self._tree.of(self.book, self.writer.tokens.weight.device)
-
     def _answers(self) -> CodeAnswers:
-        return CodeAnswers(self._read, self.book, self.tree(), self.config.beams)
+        return self.coded.answers(self._read, self.config.beams, self.writer.tokens.weight.device)
 
     def _read(self, requests: Requests) -> Reading:
-        asked = asked_codes(requests, self.book, self.config.max_len, groups=self.config.groups)
+        asked = asked_codes(requests, self.coded.book, self.config.max_len, groups=self.config.groups)
         return Reading(self.writer, self.gather(tensors(asked, self.writer.tokens.weight.device)))
 
     # -- bundles
 
     def export(self) -> dict[str, Any]:
         told = {f"writer.{name}": to_numpy(array) for name, array in self.writer.state_dict().items()}
-        told |= {f"coder.{name}": array for name, array in self.coder.export().items()}
-        for n, kept in enumerate(self.kept):
-            told |= {f"encoder.{n}.{name}": array for name, array in kept.items()}
-        return {**told, **self.book.export()}
+        return {**told, **self.coded.export()}
 
     def restore(self, state: State) -> None:
-        self.book = Codebook.of(state, self.schema.n_items, self.config.coding.sizes)
+        self.coded.restore(state, self.schema.n_items)
         restore_layers(self.writer, state, "writer.")
-        self.coder.restore(under(state, "coder."))
-        self.kept = [under(state, f"encoder.{n}.") for n in range(len(self.sources))]
         self.eval()
