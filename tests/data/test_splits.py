@@ -404,6 +404,18 @@ def test_repeats_are_asked_for_only_where_allowed() -> None:
     assert again.spec["repeats"] is True and again.name == "leave-one-out:repeats=true"
 
 
+def test_a_case_says_what_its_first_choice_was_asked_for_with() -> None:
+    asked = ["hats", "shoes", None, "boots"]
+    frame = pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 3], "time": [1, 2, 3, 4], "query": asked})
+    data = build("shop", frame, time_unit="step")
+    parts = split(data, "leave-one-out", valid=False)
+    assert parts.cases().requests.text.tolist() == ["shoes", "boots"]  # type: ignore[union-attr]
+    mute = replace(parts, part=np.array([0, 0, 1, 0], dtype=np.int8) * 2)
+    assert mute.cases().requests.text is None
+    both = replace(parts, part=np.array([0, 2, 2, 0], dtype=np.int8))
+    assert both.cases().requests.text.tolist() == ["shoes", ""]  # type: ignore[union-attr]
+
+
 def test_what_is_shown_follows_the_kind_and_can_be_told() -> None:
     data = users_log([9, 9, 9])
     for kind in ("leave-one-out", "time:0.5,0.2,0.3", "ratio:0.5,0.2,0.3,by=time"):

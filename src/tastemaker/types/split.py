@@ -136,6 +136,7 @@ class Split:
 
         A case shows the user's choices in the parts that `history` names and those of its own that are not asked
         for, oldest first; items seen in any earlier part are excluded and are no targets, unless they may repeat.
+        The words and the moment of a case are those of its first choice that is asked for.
         """
         if part == "train":
             raise UsageError("cases come from 'valid' or 'test'")
@@ -169,6 +170,7 @@ class Split:
             users=np.where(_present(users, trained, self.data.n_users)[asker], asker, UNKNOWN).astype(np.int32),
             history=Jagged(Columns({c: v[history.values] for c, v in columns.items()}), history.offsets),
             exclude=exclude,
+            text=_queries(self.data, first),
             now=columns["time"][first] if self.data.has_time else None,
         )
         return Cases(
@@ -224,6 +226,14 @@ def _present(numbers: NDArray[Any], rows: Flags, n: int) -> Flags:
 
 def _both(rows: Flags, chosen: Flags | None) -> Flags:
     return rows if chosen is None else rows & chosen
+
+
+def _queries(data: Dataset, rows: Rows) -> NDArray[np.object_] | None:
+    """What users asked for in words at these events [B], "" where they did not; None where nobody did."""
+    if "query" not in data.events.columns:
+        return None
+    said = data.events["query"][rows]
+    return None if said.null_count() == len(said) else said.fill_null("").to_numpy().astype(np.object_)
 
 
 def _numbers(data: Dataset, column: str) -> NDArray[Any]:
