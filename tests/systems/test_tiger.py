@@ -193,6 +193,8 @@ def test_a_new_item_gets_the_codes_of_its_like_and_is_found() -> None:
     only = asked(candidates=Jagged.from_lists([[old], [old, 3], []], dtype=np.int32))
     assert larger.retrieve(only, 3).items.tolist()[0] == [old, -1, -1]
     assert larger.retrieve(only, 3).lengths.tolist() == [1, 2, 0]
+    with pytest.raises(UsageError, match="version 1 of a codebook"):
+        larger.logp(only, system.generate(asked(), 2, Beam()))
     with pytest.raises(BundleError):
         system.restore({**system.export(), **larger.coded.book.export()})
 

@@ -275,15 +275,19 @@ def as_samples(items: Tensor, scores: Tensor, codes: Tensor, logp: Tensor, book:
     each = to_numpy(logp).reshape(-1, depth)
     whole, value = np.where(there, [each.sum(axis=1), to_numpy(scores).ravel()], -np.inf)
     slates = Slates(to_numpy(items).reshape(-1, 1), value[:, None], whole[:, None])
-    return Samples(n, Jagged(tokens.ravel(), offsets), Jagged(each[there].ravel(), offsets), slates=slates)
+    return Samples(
+        n, Jagged(tokens.ravel(), offsets), Jagged(each[there].ravel(), offsets), slates=slates, book=book.version
+    )
 
 
 def codes_of(samples: Samples, b: int, book: Codebook) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Codes [B, n, Q] of samples, and which of them there are [B, n]: what `as_samples` was given.
 
     Raises:
-        UsageError: they are not n rows a request, each of one tuple or empty.
+        UsageError: they are not n rows a request, each of one tuple or empty, or were made with other codes.
     """
+    if samples.book is not None and samples.book != book.version:
+        raise UsageError(f"samples are of version {samples.book} of a codebook that stands at {book.version}")
     depth, shape = book.depth, (b, samples.n)
     rows = Jagged.empty(0, np.int64) if samples.tokens is None else samples.tokens
     if len(rows) != b * samples.n or not np.isin(rows.lengths, (0, depth)).all():

@@ -88,6 +88,7 @@ class Samples:
         logp: Jagged of B * n rows, one value a token
         text: [B * n] strings or None
         slates: Slates of B * n rows
+        book: version of the codebook that the tokens are of; None: of none
     """
 
     n: int
@@ -95,6 +96,7 @@ class Samples:
     logp: Jagged[NDArray[np.float32]] | None = None
     text: NDArray[np.object_] | None = None
     slates: Slates | None = None
+    book: int | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
