@@ -39,6 +39,8 @@ def test_rows_equal_a_loop(last: bool) -> None:
             tokens = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]].tolist()
             told = slice(int(batch.told[row]), int(batch.told[row + 1]))
             sees = batch.sees[told].tolist()
+            assert [signs[user] for user in batch.owners[told].tolist()] == [int(tokens[0])] * len(sees)
+            assert row == 0 or len(tokens) >= batch.offsets[row] - batch.offsets[row - 1], "rows come by length"
             found.add((tokens[0], tuple(tokens[1:]), tuple(map(tuple, batch.targets[told].tolist())), tuple(sees)))
         assert batch.longest == np.diff(batch.offsets).max() and batch.most == np.diff(batch.told).max()
     expected = set()
@@ -66,6 +68,7 @@ def test_a_part_of_a_batch_has_whole_rows() -> None:
     assert np.array_equal(part.tokens, batch.tokens[batch.offsets[1] : batch.offsets[3]])
     assert np.array_equal(part.targets, batch.targets[batch.told[1] : batch.told[3]])
     assert np.array_equal(part.sees, batch.sees[batch.told[1] : batch.told[3]])
+    assert np.array_equal(part.owners, batch.owners[batch.told[1] : batch.told[3]])
     assert len(batch.take(slice(4, 4))) == 0
 
 

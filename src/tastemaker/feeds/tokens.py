@@ -25,6 +25,7 @@ class Tokens:
     longest: length of the longest row; most: the most items told of a row
 
     Shapes:
+        users: [B] int64
         tokens: [N] int64, a user's sign and the codes of items, oldest first in each row
         offsets: [B + 1] int64, row b is tokens[offsets[b]:offsets[b + 1]]
         targets: [M, Q] int64, codes of the items to be told
@@ -32,6 +33,7 @@ class Tokens:
         sees: [M] int64, how many tokens of its row come before each
     """
 
+    users: Any
     tokens: Any
     offsets: Any
     targets: Any
@@ -43,6 +45,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def owners(self) -> Any:
+        """The user of each item to be told [M]."""
+        counts = self.told[1:] - self.told[:-1]
+        return np.repeat(self.users, counts) if isinstance(counts, np.ndarray) else self.users.repeat_interleave(counts)
+
     def take(self, rows: slice) -> Tokens:
         """Whole rows, with what is told of them."""
         first, last, _ = rows.indices(len(self))
@@ -50,6 +58,7 @@ class Tokens:
         offsets, told = self.offsets[first : last + 1], self.told[first : last + 1]
         read, asked = (slice(int(ends[0]), int(ends[-1])) for ends in (offsets, told))
         return Tokens(
+            self.users[first:last],
             self.tokens[read],
             offsets - offsets[0],
             self.targets[asked],
@@ -106,6 +115,7 @@ def next_codes(
         tokens, bounds = _rows(now.tokens[items[read]], lengths - 1, signs)
         told = np.full(len(rows), 1) if last else lengths
         return Tokens(
+            seen.users[rows],
             tokens,
             bounds,
             now.codes[items[asked]],
@@ -131,7 +141,7 @@ def asked_codes(requests: Requests, book: Codebook, max_len: int, *, groups: int
     nothing = np.empty(0, dtype=np.int64)
     empty = nothing.reshape(0, book.depth)
     longest = int(np.diff(bounds).max(initial=1))
-    return Tokens(tokens, bounds, empty, np.zeros(requests.n + 1, dtype=np.int64), nothing, longest, 0)
+    return Tokens(users, tokens, bounds, empty, np.zeros(requests.n + 1, dtype=np.int64), nothing, longest, 0)
 
 
 def user_signs(users: NDArray[np.integer[Any]], groups: int) -> Ints:
