@@ -14,7 +14,7 @@ from tastemaker.contracts import registry as declared
 from tastemaker.data import synthetic
 from tastemaker.language.accounts import Scripted
 from tastemaker.train import Bundle, fit
-from tastemaker.types import CapabilityError, Dataset, Requests, Schema, State, SystemRef, setting
+from tastemaker.types import CapabilityError, Dataset, Requests, Schema, State, SystemRef, UsageError, setting
 
 
 @system("leaning", family="agentic", title="Leans", paper="none", learns_from=(), uses={"chat", "catalogue", "system"})
@@ -76,6 +76,19 @@ def test_the_engine_binds_before_the_program_runs_and_the_catalogue_is_the_datas
     [(resources, fitted)] = made.bound
     assert resources.chat is chat and not fitted
     assert resources.catalogue is not None and resources.catalogue.equals(data().items)
+
+
+def test_a_run_goes_on_with_the_same_resources_alone(tmp_path: Path) -> None:
+    first, other = Scripted(), fit("popularity", data()).system
+    fit(Leaning, data(), run=tmp_path, resources=Resources(chat=first, systems={"beside": other}))
+    fit(Leaning, data(), run=tmp_path, resources=Resources(chat=first, systems={"beside": other}))
+    taught = fit("popularity", synthetic(40, n_items=30, seed=2)).system
+    for changed in (
+        Resources(chat=Scripted(identity="two"), systems={"beside": other}),
+        Resources(chat=first, systems={"beside": taught}),
+    ):
+        with pytest.raises(UsageError, match="another system"):
+            fit(Leaning, data(), run=tmp_path, resources=changed)
 
 
 def test_a_system_within_another_is_bound_too() -> None:

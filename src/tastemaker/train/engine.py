@@ -204,7 +204,9 @@ def fit(
     folder = None if run is None else Path(run)
     if folder is not None:
         start = [] if warm is None else [dict(export_state(warm.system))]
-        _claim(folder, info, settings, seed, data, asked, refit, sorted((epochs or {}).items()), *start)
+        _claim(
+            folder, info, settings, seed, data, asked, refit, sorted((epochs or {}).items()), *start, *_lent(resources)
+        )
         loggers = [JsonLines(folder / "log.jsonl"), *loggers]
     running = Run(
         seed,
@@ -332,6 +334,15 @@ def _transforms(wanted: Mapping[str, Mapping[str, Any]] | Sequence[str], data: D
     return {name: info.cls(make_config(info.config, given[name], of=name)) for name, info in found.items()}
 
 
+def _lent(resources: Resources | None) -> list[Any]:
+    """Which resources a run leans on: models by what they call themselves, systems by what they learnt."""
+    if resources is None:
+        return []
+    models = resources.chat, resources.text_encoder, resources.image_encoder
+    learnt = {name: dict(export_state(one)) for name, one in resources.systems.items() if hasattr(one, "export")}
+    return [[None if one is None else one.identity for one in models], sorted(resources.systems), learnt]
+
+
 def _claim(folder: Path, info: SystemInfo, config: Any, seed: int, data: Dataset | Split, *more: Any) -> None:
     """A run folder belongs to one system, config, seed and dataset; another one's is refused."""
     parts = [data.part, data.data] if isinstance(data, Split) else [data]
@@ -339,7 +350,7 @@ def _claim(folder: Path, info: SystemInfo, config: Any, seed: int, data: Dataset
     file = folder / "run.key"
     if file.is_file() and file.read_text() != identity:
         raise UsageError(
-            f"{folder} holds a run with another system, setting, seed or dataset",
+            f"{folder} holds a run with another system, setting, seed, dataset or resource",
             hint="choose another folder, or remove this one",
         )
     if not file.is_file():
