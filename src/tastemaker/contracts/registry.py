@@ -11,6 +11,7 @@ from tastemaker.types import REQUEST_FIELDS, Dataset, UsageError, nearest
 from tastemaker.types.discovery import DECLARED, Registry, subpackages
 
 T = TypeVar("T", bound=type)
+RESOURCES = ("chat", "text_encoder", "image_encoder", "catalogue", "system")
 FAMILIES = {
     "classical": "neighbours, linear models, factorisation",
     "graph": "propagation over the user-item graph",
@@ -88,16 +89,19 @@ def system(
     Args:
         learns_from: tables and columns training needs, as `Dataset.carries` names them; "a|b": either will do.
         needs: request fields that must be present to answer.
-        uses: resources ("chat", "text_encoder", "image_encoder", "catalogue", "system").
+        uses: resources, of `RESOURCES`; a system that uses any has `bind`.
         version: raised when stored weights of older versions no longer mean the same.
     """
     sets = frozenset(learns_from), frozenset(needs), frozenset(uses)
     if family not in FAMILIES:
         raise UsageError(f"no family {family!r}", hint=nearest(family, FAMILIES))
-    if unknown := sets[1] - set(REQUEST_FIELDS):
-        raise UsageError(f"{name} needs unknown request fields {sorted(unknown)}; there are {REQUEST_FIELDS}")
+    for said, there in ((sets[1], REQUEST_FIELDS), (sets[2], RESOURCES)):
+        if unknown := said - set(there):
+            raise UsageError(f"{name} asks for unknown {sorted(unknown)}; there are {there}")
 
     def declare(cls: T) -> T:
+        if bool(sets[2]) != hasattr(cls, "bind"):
+            raise UsageError(f"{name} says what it uses and has `bind`, or neither")
         setattr(cls, DECLARED, SystemInfo(name, family, title, paper, cls, *sets, version))
         return cls
 
