@@ -49,9 +49,9 @@ def test_what_is_needed_may_come_as_any_iterable() -> None:
 def test_declarations_are_checked() -> None:
     with pytest.raises(UsageError, match="no family 'clasical'"):
         system("x", family="clasical", title="", paper="")
-    with pytest.raises(UsageError, match="asks for unknown .'histories'"):
+    with pytest.raises(UsageError, match=r"asks for unknown .'histories'"):
         system("x", family="classical", title="", paper="", needs={"histories"})
-    with pytest.raises(UsageError, match="asks for unknown .'chatt'"):
+    with pytest.raises(UsageError, match=r"asks for unknown .'chatt'"):
         system("x", family="classical", title="", paper="", uses={"chatt"})
     with pytest.raises(UsageError, match="`bind`, or neither"):
         system("x", family="classical", title="", paper="", uses={"chat"})(type("X", (), {}))

@@ -8,9 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tastemaker.cli.common import Json, Seed, Settings, as_json, note, open_data, parse_settings, show, split_settings
+from tastemaker.cli.common import (
+    ChatKey,
+    ChatName,
+    ChatUrl,
+    Json,
+    Seed,
+    Settings,
+    as_json,
+    note,
+    open_chat,
+    open_data,
+    parse_settings,
+    show,
+    split_settings,
+)
 
 if TYPE_CHECKING:
+    from tastemaker.contracts import ChatModel
     from tastemaker.evaluate import Comparison, Report
     from tastemaker.simulate import Logged
     from tastemaker.types import Dataset, Split
@@ -28,7 +43,7 @@ def interact(
         typer.Argument(metavar="SYSTEM...", help="Bundles, or names of systems, which are fitted on the world's past."),
     ],
     environment: Annotated[
-        str, typer.Option("--environment", "-e", help="latent, replay or attributes; see --about.")
+        str, typer.Option("--environment", "-e", help="latent, replay, attributes or talks; see --about.")
     ] = "latent",
     data: DataOption = None,
     world: Annotated[
@@ -44,6 +59,9 @@ def interact(
     push: Annotated[int, typer.Option(help="Turns between two snapshots of one that learns.", min=1)] = 1,
     at: Annotated[str, typer.Option(help="Turns of the success rates, separated by commas.")] = "1,5,10,15",
     success: Annotated[float, typer.Option(help="A turn is a success where its reward is above this.")] = 0.0,
+    chat_url: ChatUrl = None,
+    chat_model: ChatName = None,
+    chat_key_variable: ChatKey = None,
     about: Annotated[bool, typer.Option("--about", help="Say what the environment can be set to, and stop.")] = False,
     out: Out = None,
     json: Json = False,
@@ -58,10 +76,10 @@ def interact(
     if about:
         _tell(environment)
         return
-    place = made(
-        environment, parse_settings(world), data=None if data is None else open_data(data), turns=turns, seed=seed
-    )
-    plays = _opened(policies, parse_settings(set_), place.past, seed)
+    chat = open_chat(chat_url, chat_model, chat_key_variable)
+    given = None if data is None else open_data(data)
+    place = made(environment, parse_settings(world), data=given, turns=turns, seed=seed, chat=chat)
+    plays = _opened(policies, parse_settings(set_), place.past, seed, chat)
     _told(
         [
             play(
@@ -180,17 +198,25 @@ def _only(data: Dataset, where: str) -> Dataset:
     return kept
 
 
-def _opened(policies: Sequence[str], settings: Mapping[str, Any], past: Dataset | Split, seed: int) -> dict[str, Any]:
+def _opened(
+    policies: Sequence[str],
+    settings: Mapping[str, Any],
+    past: Dataset | Split,
+    seed: int,
+    chat: ChatModel | None = None,
+) -> dict[str, Any]:
     """Bundles from their folders, and systems fitted by name, each with its own settings and everybody's."""
+    from tastemaker.contracts import Resources
     from tastemaker.train import Bundle, fit
 
+    lent = None if chat is None else Resources(chat=chat)
     shared, own = split_settings(settings, policies)
     opened: dict[str, Any] = {}
     for one in policies:
         if (Path(one) / "manifest.json").is_file():
-            opened[one] = Bundle.load(Path(one))
+            opened[one] = Bundle.load(Path(one), lent)
         else:
-            opened[one] = fit(one, past, {**shared, **own[one]}, seed=seed)
+            opened[one] = fit(one, past, {**shared, **own[one]}, seed=seed, resources=lent)
     return opened
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tastemaker.cli.common import Json, as_json, note, show, table
+from tastemaker.cli.common import ChatKey, ChatName, ChatUrl, Json, as_json, note, open_chat, show, table
 
 app = typer.Typer(help="Published experiments: list them, run them, see ours beside theirs.", no_args_is_help=True)
 Where = Annotated[Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes, else our own.")]
@@ -45,6 +45,9 @@ def run(
         Path | None, typer.Option(help="Folder for checkpoints: a recipe that was stopped goes on there.")
     ] = None,
     where: Where = None,
+    chat_url: ChatUrl = None,
+    chat_model: ChatName = None,
+    chat_key_variable: ChatKey = None,
     json: Json = False,
 ) -> None:
     """Run recipes and write what they gave beside what was published."""
@@ -55,10 +58,10 @@ def run(
     if tier not in lab.TIERS:
         raise UsageError(f"there is no tier {tier!r}", hint=nearest(tier, lab.TIERS))
     upto = list(lab.TIERS)[: list(lab.TIERS).index(tier) + 1]
+    how: dict[str, Any] = {"results": results, "data_folder": folder, "runs": runs, "tell": note}
+    how["chat"] = open_chat(chat_url, chat_model, chat_key_variable)
     for name in names:
-        payload = lab.run(
-            lab.named(name, where), only=system, tiers=upto, results=results, data_folder=folder, runs=runs, tell=note
-        )
+        payload = lab.run(lab.named(name, where), only=system, tiers=upto, **how)
         if json:
             as_json(payload)
         else:

@@ -6,6 +6,7 @@ import datetime
 import json
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import tastemaker
-from tastemaker.contracts import find
+from tastemaker.contracts import ChatModel, Resources, find
 from tastemaker.data import filters, split
 from tastemaker.data.sources import get
 from tastemaker.evaluate import evaluate, pointwise
 from tastemaker.evaluate.interactive import INTERACTIVE, interact
-from tastemaker.lab.worlds import Asked
+from tastemaker.lab.worlds import ENVIRONMENTS, Asked, Talking
+from tastemaker.language.accounts import Counted, Record
 from tastemaker.train import fit
 from tastemaker.types import (
     ConfigError,
@@ -27,6 +29,7 @@ from tastemaker.types import (
     NotFound,
     Part,
     Split,
+    UsageError,
     config_to_json,
     make_config,
     nearest,
@@ -43,6 +46,7 @@ class Entry(BaseModel):
     """One system of a recipe: its settings, and the figures that were published for it.
 
     refit: where the split has no valid part and training is stopped by events held back, train again on all of them
+    chat: where a language model takes part in the recipe, whether it is lent to this system
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +56,7 @@ class Entry(BaseModel):
     config: dict[str, Any] = {}
     transforms: dict[str, dict[str, Any]] = {}
     refit: bool = True
+    chat: bool = True
     seeds: list[int] = [0]
     published: dict[str, float] = {}
     source: str | None = None
@@ -67,8 +72,10 @@ class Recipe(BaseModel):
     """One experiment: dataset, filters, split, metrics, systems.
 
     protocol: lists over the catalogue ("ranking"), predictions of labelled rows ("pointwise"), or sessions with people
-        who answer questions about the item they want ("interactive"): one of the part's choices each
-    environment: settings of those people (`tastemaker.lab.worlds.Asked`)
+        who want one item ("interactive"): one of the part's choices each
+    world: how these tell of it: they answer questions about "attributes", or it "talks" (`tastemaker.lab.worlds`)
+    environment: settings of that world
+    endpoint: a language model takes part, which whoever runs the recipe names
     turns, sessions: how long a session may be, and how many there are; every system meets the same
     unmasked: also judge lists in which items seen before may stand; those figures are called "ndcg@10 unmasked"
     """
@@ -82,7 +89,9 @@ class Recipe(BaseModel):
     seed: int = 0
     part: Part = "test"
     protocol: Literal["ranking", "pointwise", "interactive"] = "ranking"
+    world: Literal["attributes", "talks"] = "attributes"
     environment: dict[str, Any] = {}
+    endpoint: bool = False
     turns: int = 15
     sessions: int = 2000
     ks: list[int] = [10, 20]
@@ -151,13 +160,22 @@ def run(
     results: Path = Path("results"),
     data_folder: str | Path | None = None,
     runs: Path | None = None,
+    chat: ChatModel | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run the chosen systems of a recipe and write `results/<recipe>.json`; other systems' results stay.
 
     Every finished system is written at once, so a run that is stopped loses at most the one it was at; nor much of
     that one where `runs` names a folder for checkpoints.
+
+    Args:
+        chat: the language model of a recipe in which one takes part. What it was asked and answered is kept in `runs`.
     """
+    if recipe.endpoint and chat is None:
+        raise UsageError(
+            f"a language model takes part in {recipe.name}, and none is given",
+            hint="--chat-url http://127.0.0.1:11434/v1 --chat-model NAME",
+        )
     keys = [entry.key for entry in recipe.systems]
     if only and (unknown := set(only) - set(keys)):
         missing = sorted(unknown)[0]
@@ -176,7 +194,7 @@ def run(
             done = []
             for seed in entry.seeds:
                 kept = None if runs is None else run_folder(runs, recipe, entry, seed)
-                done.append(_run_one(recipe, entry, parts, seed, kept))
+                done.append(_run_one(recipe, entry, parts, seed, kept, chat if recipe.endpoint else None))
                 advance(1)
             payload["systems"][entry.key] = _result(entry, done)
             payload["systems"] = {key: payload["systems"][key] for key in keys if key in payload["systems"]}
@@ -186,13 +204,18 @@ def run(
     return payload
 
 
-def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | None) -> dict[str, Any]:
+def _run_one(
+    recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | None, chat: ChatModel | None
+) -> dict[str, Any]:
+    model = None if chat is None else Counted(chat if run is None else Record(chat, run / "talks.jsonl"))
     how: dict[str, Any] = {"seed": seed, "histories": False, "run": run}
+    if model is not None and entry.chat:
+        how["resources"] = Resources(chat=model)
     bundle = fit(entry.name, parts, entry.config, transforms=entry.transforms, refit=entry.refit, **how)
     judged: dict[str, Any] = {"part": recipe.part, "ks": tuple(recipe.ks), "metrics": list(recipe.metrics)}
     with metered() as cost:
         if recipe.protocol == "interactive":
-            report = interact(bundle, people(recipe).on(parts, recipe.turns), **_sessions(recipe))
+            report = interact(bundle, people(recipe).on(parts, recipe.turns, model), **_sessions(recipe))
         elif recipe.protocol == "pointwise":
             report = pointwise(bundle, parts, part=recipe.part, metrics=list(recipe.metrics))
         else:
@@ -215,20 +238,28 @@ def _run_one(recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | 
         "evaluate_seconds": round(cost.seconds, 2),
         "evaluate_peak_mb": round(cost.peak_mb),
         "facts": bundle.about.get("facts", {}),
+        **({} if model is None else {"model": model.identity, "asked": _spent(model)}),
         **({"training": list(map(_trained, trainings))} if (trainings := bundle.about.get("training")) else {}),
         **({"judged_on": where} if (where := bundle.about.get("judged_on")) else {}),
     }
 
 
-def people(recipe: Recipe) -> Asked:
+def _spent(model: Counted) -> dict[str, dict[str, float]]:
+    """What each task asked of a language model and cost."""
+    return {task: {n: round(v, 2) for n, v in asdict(spent).items()} for task, spent in model.account().items()}
+
+
+def people(recipe: Recipe) -> Asked | Talking:
     """Whom the systems of an interactive recipe meet."""
-    asked: Asked = make_config(Asked, {"part": recipe.part, **recipe.environment}, of=f"the people of {recipe.name}")
+    told = {"part": recipe.part, **recipe.environment}
+    asked: Asked | Talking = make_config(ENVIRONMENTS[recipe.world], told, of=f"the people of {recipe.name}")
     return asked
 
 
 def _sessions(recipe: Recipe) -> dict[str, Any]:
     """How they meet them: every system in the same sessions."""
-    how: dict[str, Any] = {"turns": recipe.turns, "sessions": recipe.sessions, "seeds": (recipe.seed,), "k": 10}
+    k = 10 if recipe.world == "attributes" else 5
+    how: dict[str, Any] = {"turns": recipe.turns, "sessions": recipe.sessions, "seeds": (recipe.seed,), "k": k}
     return {**how, "at": tuple(recipe.ks)}
 
 
@@ -292,7 +323,8 @@ def _protocol(recipe: Recipe) -> str:
         return "labelled rows, each predicted in its context"
     if recipe.protocol == "interactive":
         unseen = ", items seen before left out" if people(recipe).unseen else ""
-        return f"{recipe.sessions:,} sessions of up to {recipe.turns} turns, the same for all, lists of 10{unseen}"
+        k = _sessions(recipe)["k"]
+        return f"{recipe.sessions:,} sessions of up to {recipe.turns} turns, the same for all, lists of {k}{unseen}"
     unmasked = " (unmasked: not left out)" if recipe.unmasked else ""
     return "full catalogue, items seen in training and validation left out" + unmasked
 

@@ -3,19 +3,21 @@
 latent      users whose tastes are known, so that regret can be told; systems learn from lists shown at random
 replay      a log of randomised trials, played again; systems learn from its first part, the rest is played
 attributes  users who have an item in mind and answer questions about it; systems learn from a training part
+talks       users who have an item in mind and talk about it, by rules or played by a language model
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
-from tastemaker.contracts import Environment
+from tastemaker.contracts import ChatModel, Environment
 from tastemaker.data import split
-from tastemaker.simulate import AttributeUsers, LatentUsers, Logged, LoggedReplay
+from tastemaker.lab.speakers import speaker
+from tastemaker.simulate import AttributeUsers, LatentUsers, Logged, LoggedReplay, TalkingUsers
 from tastemaker.types import Dataset, NotFound, Split, UsageError, generator, make_config, nearest, setting
 
 
@@ -46,7 +48,7 @@ class Latent:
     trials: int = setting(2000, "Lists of one item, drawn at random, that systems learn from before.", low=1)
     tells: bool = setting(False, "Whether requests carry the taste, as the context column 'taste'.")
 
-    def made(self, data: Dataset | None, turns: int, seed: int) -> World:
+    def made(self, data: Dataset | None, turns: int, seed: int, chat: ChatModel | None = None) -> World:
         shape = {"reward": self.reward, "slope": self.slope, "level": self.level, "noise": self.noise}
         shape |= {"patience": self.patience, "drift": self.drift, "tells": self.tells}
         users: LatentUsers = LatentUsers.drawn(
@@ -62,7 +64,7 @@ class Replay:
 
     first: float = setting(0.3, "Share of the trials, the first, that systems learn from before.", low=0.0, high=0.99)
 
-    def made(self, data: Dataset | None, turns: int, seed: int) -> World:
+    def made(self, data: Dataset | None, turns: int, seed: int, chat: ChatModel | None = None) -> World:
         past, log = parted(_given(data), self.first, seed)
         return World(LoggedReplay(log), past)
 
@@ -79,17 +81,43 @@ class Asked:
         (0.0, 1.0), "Which users there are: a stretch of [0, 1) in which a hash of the user lies."
     )
 
-    def made(self, data: Dataset | None, turns: int, seed: int) -> World:
+    def made(self, data: Dataset | None, turns: int, seed: int, chat: ChatModel | None = None) -> World:
         parts = split(_given(data), self.split, seed=seed)
         return World(self.on(parts, turns), parts)
 
-    def on(self, parts: Split, turns: int) -> AttributeUsers:
+    def on(self, parts: Split, turns: int, chat: ChatModel | None = None) -> AttributeUsers:
         """Over a split that is made already."""
         how: dict[str, Any] = {"columns": self.columns, "unseen": self.unseen, "people": self.people}
         return AttributeUsers.of(parts, self.part, horizon=turns, **how)
 
 
-ENVIRONMENTS: Mapping[str, type[Any]] = {"latent": Latent, "replay": Replay, "attributes": Asked}
+@dataclass(frozen=True)
+class Talking:
+    """Users who talk."""
+
+    split: str = setting("leave-one-out", "How the data is split: systems learn from the training part.")
+    part: Literal["valid", "test"] = setting("test", "Whose choices are in mind.", choices=("valid", "test"))
+    title: str = setting("title", "Column of the items' titles.")
+    noun: str = setting("film", "What an item is called, where people speak by rules.")
+    played: bool = setting(False, "Whether a language model plays the people; else they speak by rules.")
+    unseen: ClassVar = True
+
+    def made(self, data: Dataset | None, turns: int, seed: int, chat: ChatModel | None = None) -> World:
+        parts = split(_given(data), self.split, seed=seed)
+        return World(self.on(parts, turns, chat), parts)
+
+    def on(self, parts: Split, turns: int, chat: ChatModel | None = None) -> TalkingUsers:
+        """Over a split that is made already."""
+        if self.played and chat is None:
+            raise UsageError(
+                "a language model plays these people, and none is given",
+                hint="--chat-url http://127.0.0.1:11434/v1 --chat-model NAME, or played=false",
+            )
+        voice = speaker(parts.data.items, chat=chat if self.played else None, title=self.title, noun=self.noun)
+        return TalkingUsers.of(parts, voice, self.part, horizon=turns)
+
+
+ENVIRONMENTS: Mapping[str, type[Any]] = {"latent": Latent, "replay": Replay, "attributes": Asked, "talks": Talking}
 
 
 def world(
@@ -99,6 +127,7 @@ def world(
     data: Dataset | None = None,
     turns: int = 100,
     seed: int = 0,
+    chat: ChatModel | None = None,
 ) -> World:
     """The environment of this name.
 
@@ -107,16 +136,17 @@ def world(
         data: what it is made of, where it is made of data.
         turns: how long a session may be.
         seed: of what is drawn.
+        chat: the language model that plays people, where one does.
 
     Raises:
         NotFound: there is none of this name.
-        UsageError: it needs data, and none is given.
+        UsageError: it needs data or a language model, and none is given.
     """
     if name not in ENVIRONMENTS:
         raise NotFound(f"there is no environment {name!r}", hint=nearest(name, ENVIRONMENTS))
     kind = make_config(ENVIRONMENTS[name], settings, of=f"the environment {name}")
     make: Callable[..., World] = kind.made
-    return make(data, turns, seed)
+    return make(data, turns, seed, chat)
 
 
 def parted(data: Dataset, first: float, seed: int = 0) -> tuple[Dataset, Logged]:

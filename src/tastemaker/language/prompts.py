@@ -60,6 +60,12 @@ them. If it is not good, say in "advice" in one or two sentences what the next p
     "profile": """Extract from "turns" what was learnt of the person and is not yet in "profile": "history", titles \
 the person knows already; "liked", titles, or attributes in words, that the person likes; "unwanted", those the person \
 does not want. Copy titles as they stand there. Leave out what was only shown and not judged.""",
+    "person": """Play a person who talks with a recommender and looks for one item. Its "title" and "facts" are \
+known to you, and what the person chose before stands in "history". Write the person's next message, one or two \
+sentences, as people write: in the first message a wish that the facts bear out; afterwards an answer to what the \
+recommender said last in "dialogue" and to the titles it has "shown", none of which is the item, with one or two facts \
+more. Never write the title or a part of it, and never say that you know which item it is. Where "again" is above 0 \
+your message before gave the title away: write it otherwise.""",
 }
 """What each task asks of a language model; rules need no words."""
 

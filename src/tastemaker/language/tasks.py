@@ -188,3 +188,23 @@ class NextStep(_Plain):
 
     step: Step | None = None
     answer: str = ""
+
+
+class PersonAsked(_Plain):
+    """The task "person", to play one who looks for an item: wanted is a `PersonSays`.
+
+    title, facts: of the item wanted; history: titles that the person chose before
+    shown: titles of the last list, none of which is it
+    again: how often an answer was not used, because it named the title
+    """
+
+    title: str
+    facts: dict[str, str] = {}
+    history: tuple[str, ...] = ()
+    dialogue: tuple[Turn, ...] = ()
+    shown: tuple[str, ...] = ()
+    again: int = 0
+
+
+class PersonSays(_Plain):
+    text: str

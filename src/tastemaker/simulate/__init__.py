@@ -5,6 +5,7 @@ from tastemaker.simulate.gymnasium import as_gymnasium
 from tastemaker.simulate.latent import LatentState, LatentUsers
 from tastemaker.simulate.logged import Logged
 from tastemaker.simulate.replay import LoggedReplay, ReplayState
+from tastemaker.simulate.talks import Speaker, TalkingUsers, TalkState
 
 __all__ = [
     "AttributeState",
@@ -14,5 +15,8 @@ __all__ = [
     "Logged",
     "LoggedReplay",
     "ReplayState",
+    "Speaker",
+    "TalkState",
+    "TalkingUsers",
     "as_gymnasium",
 ]

@@ -143,7 +143,7 @@ class AttributeUsers:
             raise UsageError(f"{n} users ask, and {actions.n} are answered")
         events, hit = None, np.zeros(n, dtype=np.bool_)
         if actions.slates is not None:
-            events, hit = _shown(actions.slates, targets, state.turn)
+            events, hit = shown_events(actions.slates, targets, state.turn)
         done = hit | (state.turn + 1 >= self.horizon)
         feedback = Feedback(
             self._requests(state),
@@ -187,7 +187,7 @@ class AttributeUsers:
         return self.asked.take(self.askers[state.pairs]).with_(context=context, seeds=mix(state.seeds, 3))
 
 
-def _shown(slates: Slates, targets: NDArray[np.int32], turn: int) -> tuple[Jagged[Columns], NDArray[np.bool_]]:
+def shown_events(slates: Slates, targets: NDArray[np.int32], turn: int) -> tuple[Jagged[Columns], NDArray[np.bool_]]:
     """The lists as events, and in which the target was."""
     shown, found = slates.items >= 0, slates.items == targets[:, None]
     rows, slots = np.nonzero(shown)
