@@ -147,6 +147,10 @@ def test_a_recipe_with_a_model_says_what_is_missing_and_tells_what_it_asked(
     assert asked["interecagent"]["plan"]["calls"] == 6 and "plan" not in asked["rules"]
     assert asked["popularity"]["person"]["calls"] == asked["rules"]["person"]["calls"] >= 3
     assert told["systems"]["interecagent"]["metrics"]["turns"] == 2
+    again = lab.run(recipe, results=tmp_path, runs=tmp_path / "runs", chat=Scripted())
+    for name, one in again["systems"].items():
+        assert one["metrics"] == told["systems"][name]["metrics"], "every answer is there still"
+        assert all(spent["cached"] == spent["calls"] for spent in one["runs"][0]["asked"].values())
     assert "5" in told["protocol"] and (tmp_path / "runs/talks/interecagent/0/talks.jsonl").is_file()
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tastemaker.data import synthetic
+from tastemaker.lab import recipes
 from tastemaker.language.chat import ChatError, Endpoint
 from tastemaker.language.tasks import Plan, PlanAsked, Reply, ReplyAsked
 
@@ -130,3 +132,21 @@ def test_a_real_server_is_asked_repaired_counted_and_given_up(address: tuple[str
     with pytest.raises(ChatError, match="status 404") as lost:
         wrong.run("plan", PlanAsked(text="x"), Plan)
     assert "ends in /v1" in str(lost.value)
+
+
+def test_a_recipe_is_run_with_people_and_an_agent_of_a_real_server(
+    address: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, model = address
+    monkeypatch.setattr(recipes, "get", lambda name, folder=None: synthetic(60, n_items=40, seed=3))
+    recipe = recipes.named("ml-100k-talks-model").model_copy(update={"sessions": 2, "turns": 2, "ks": [1, 2]})
+    chat = Endpoint.of(model=model, base_url=url, repairs=0, most_tokens=64, seconds=120.0)
+    only = ["popularity", "interecagent, no demonstrations"]
+    planted = {"ranker": "popularity", "demonstrations": 0, "profile_every": 0}
+    entries = [one.model_copy(update={"config": planted}) if one.key == only[1] else one for one in recipe.systems]
+    told = recipes.run(recipe.model_copy(update={"systems": entries}), only=only, results=tmp_path, chat=chat)
+    asked = {name: one["runs"][0]["asked"] for name, one in told["systems"].items()}
+    assert set(asked["popularity"]) == {"person"} and asked["popularity"]["person"]["failures"] == 0
+    assert asked[only[1]]["plan"]["failures"] == asked[only[1]]["plan"]["calls"] >= 2, "it cannot plan"
+    assert asked[only[1]]["person"]["input_tokens"] > 200
+    assert told["systems"]["popularity"]["metrics"]["turns"] >= 1

@@ -21,7 +21,7 @@ from tastemaker.data.sources import get
 from tastemaker.evaluate import evaluate, pointwise
 from tastemaker.evaluate.interactive import INTERACTIVE, interact
 from tastemaker.lab.worlds import ENVIRONMENTS, Asked, Talking
-from tastemaker.language.accounts import Counted, Record
+from tastemaker.language.accounts import Cached, Counted, Record
 from tastemaker.train import fit
 from tastemaker.types import (
     ConfigError,
@@ -169,7 +169,8 @@ def run(
     that one where `runs` names a folder for checkpoints.
 
     Args:
-        chat: the language model of a recipe in which one takes part. What it was asked and answered is kept in `runs`.
+        chat: the language model of a recipe in which one takes part. What it was asked and answered is kept in `runs`,
+            and not asked again.
     """
     if recipe.endpoint and chat is None:
         raise UsageError(
@@ -207,7 +208,8 @@ def run(
 def _run_one(
     recipe: Recipe, entry: Entry, parts: Split, seed: int, run: Path | None, chat: ChatModel | None
 ) -> dict[str, Any]:
-    model = None if chat is None else Counted(chat if run is None else Record(chat, run / "talks.jsonl"))
+    kept = chat if chat is None or run is None else Cached(Record(chat, run / "talks.jsonl"), run / "answers")
+    model = None if kept is None else Counted(kept)
     how: dict[str, Any] = {"seed": seed, "histories": False, "run": run}
     if model is not None and entry.chat:
         how["resources"] = Resources(chat=model)
