@@ -78,6 +78,17 @@ def test_who_asks_about_attributes_is_another_world(tmp_path: Path) -> None:
     assert found["split"]["name"] == "AttributeUsers" and 0 <= found["figures"]["success@3"]["mean"] <= 1
 
 
+def test_people_who_talk_are_a_world_and_a_model_may_play_them(tmp_path: Path) -> None:
+    folder = synthetic(80, n_items=50, seed=1).save(tmp_path / "films")
+    words = ["interact", "popularity", "-e", "talks", "--data", folder, "--turns", 3, "--sessions", 20, "--seeds", 1]
+    found = json.loads(call(*words, "--at", "3", "-k", 5, "--json"))
+    assert found["protocol"]["unit"] == "session" and 0 < found["figures"]["success@3"]["mean"] < 1
+    with pytest.raises(UsageError, match="--chat-url|none is given"):
+        CliRunner().invoke(app, [*map(str, words), "--world", "played=true"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="an address and a name"):
+        CliRunner().invoke(app, [*map(str, words), "--chat-model", "m"], catch_exceptions=False)
+
+
 def test_estimates_of_policies_hold_what_these_earn(log: Path, users: LatentUsers, tmp_path: Path) -> None:
     chances = np.linspace(1, 3, 8) / np.linspace(1, 3, 8).sum()
     pl.DataFrame({"item": np.arange(8), "probability": chances}).write_csv(tmp_path / "new.csv")
