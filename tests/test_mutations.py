@@ -92,8 +92,9 @@ def frozen(stage: Train) -> Train:
     return replace(stage, gather=gather)
 
 
-def test_the_honest_system_passes() -> None:
-    assert failures("bpr-mf") == []
+@pytest.mark.parametrize("name", ["bpr-mf", "fm"])
+def test_the_honest_system_passes(name: str) -> None:
+    assert failures(name) == []
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,21 @@ def test_the_honest_system_passes() -> None:
 def test_a_fault_of_a_system_is_caught(fault: Callable[[Train], Train], caught_by: str) -> None:
     with mutated(bpr_mf.BPRMF, fault):
         assert caught_by in failures("bpr-mf")
+
+
+def shuffled(stage: Train) -> Train:
+    """Every row of features has another row's labels."""
+
+    def objective(read: Any, batch: Any) -> Any:
+        return stage.objective(read, replace(batch, labels=batch.labels[torch.randperm(len(batch.labels))]))
+
+    return replace(stage, objective=objective)
+
+
+@pytest.mark.parametrize("fault", [shuffled, unlearning])
+def test_a_fault_of_a_ranker_is_caught(fault: Callable[[Train], Train]) -> None:
+    with mutated(find("fm").cls, fault):
+        assert {"blocks", "planted_structure"} <= set(failures("fm"))
 
 
 def test_gradients_that_are_not_reset_change_the_first_losses(monkeypatch: pytest.MonkeyPatch) -> None:
