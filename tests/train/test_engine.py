@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_where_it_was(data: Dataset, tmp_path: Path, monke
 
 def test_a_run_folder_belongs_to_one_run(data: Dataset, tmp_path: Path) -> None:
     fit(Stages, data, run=tmp_path / "run")
-    with pytest.raises(UsageError, match="another system, setting, seed or dataset"):
+    with pytest.raises(UsageError, match="another system, setting, seed, dataset or resource"):
         fit(Stages, data, {"scale": 2.0}, run=tmp_path / "run")
 
 

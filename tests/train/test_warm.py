@@ -202,7 +202,7 @@ def test_differences_are_named(data: Dataset, early: Dataset) -> None:
 def test_a_run_folder_knows_what_it_began_with(data: Dataset, early: Dataset, tmp_path: Path) -> None:
     olds = [fit("bpr-mf", early, small("bpr-mf"), seed=seed, refit=False) for seed in (1, 2)]
     fit("bpr-mf", data, warm=olds[0], epochs={0: 1}, run=tmp_path / "run")
-    with pytest.raises(UsageError, match="another system, setting, seed or dataset"):
+    with pytest.raises(UsageError, match="another system, setting, seed, dataset or resource"):
         fit("bpr-mf", data, warm=olds[1], epochs={0: 1}, run=tmp_path / "run")
 
 
