@@ -177,7 +177,7 @@ def test_systems_that_do_not_fit_are_left_out_with_the_reason(chain: Dataset, pa
     class Talker(Broken):
         def bind(self, resources: Any) -> None: ...
 
-    @system("asker", family="language", title="x", paper="none", needs={"text"})
+    @system("asker", family="language", title="x", paper="none", needs={"dialogue"})
     class Asker(Broken): ...
 
     @system("mute", family="classical", title="x", paper="none")
@@ -191,7 +191,7 @@ def test_systems_that_do_not_fit_are_left_out_with_the_reason(chain: Dataset, pa
     assert {name: why.split(",")[0] for name, why in found.left_out.items()} == {
         "reader": "learns from items.text",
         "talker": "uses chat",
-        "asker": "needs text to answer",
+        "asker": "needs dialogue to answer",
         "mute": "gives no lists",
     }
     with pytest.raises(UsageError, match="no system can be tried"):
