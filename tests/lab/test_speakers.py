@@ -131,7 +131,7 @@ def test_a_recipe_with_a_model_says_what_is_missing_and_tells_what_it_asked(
     monkeypatch.setattr(lab, "get", lambda name, folder=None: data())
     (tmp_path / "talks.toml").write_text(
         'title = "x"\ndataset = "synthetic"\nsplit = "leave-one-out"\nprotocol = "interactive"\nworld = "talks"\n'
-        'environment = { played = true }\nendpoint = true\nturns = 2\nsessions = 3\nks = [1, 2]\n'
+        'environment = { played = true }\nendpoint = true\nturns = 2\nsessions = 3\nk = 7\nks = [1, 2]\n'
         'metrics = ["success", "turns"]\n[[systems]]\nname = "popularity"\n'
         '[[systems]]\nname = "interecagent"\nconfig = { ranker = "popularity", profile_every = 0 }\n'
         '[[systems]]\nname = "interecagent"\nlabel = "rules"\nconfig = { ranker = "popularity" }\nchat = false\n'
@@ -151,7 +151,7 @@ def test_a_recipe_with_a_model_says_what_is_missing_and_tells_what_it_asked(
     for name, one in again["systems"].items():
         assert one["metrics"] == told["systems"][name]["metrics"], "every answer is there still"
         assert all(spent["cached"] == spent["calls"] for spent in one["runs"][0]["asked"].values())
-    assert "5" in told["protocol"] and (tmp_path / "runs/talks/interecagent/0/talks.jsonl").is_file()
+    assert "lists of 7" in told["protocol"] and (tmp_path / "runs/talks/interecagent/0/talks.jsonl").is_file()
 
 
 def test_played_people_need_a_model() -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tastemaker.feeds.feed import RowFeed, Rows
 from tastemaker.feeds.sequences import Windows
 from tastemaker.types import Codebook, Jagged, mix
-from tastemaker.types.jagged import concat
+from tastemaker.types.jagged import concat, joined
 
 NEXT, NEXT_BY_TITLES, NEXT_TITLE, CODES, TITLE = range(5)
 N_TASKS = 5
@@ -87,7 +87,7 @@ class Phrases:
     def asked(self, task: int, items: Ragged) -> Ragged:
         """Prompts: the sign of a task, then items [B, ..] as it has them, oldest first."""
         sign = Jagged(np.full(len(items), self.book.n_tokens + self.n_words + 1 + task), np.arange(len(items) + 1))
-        return _joined(
+        return joined(
             sign, self.words(items.last(self.max_titles)) if task in (NEXT_BY_TITLES, CODES) else self.codes(items)
         )
 
@@ -99,14 +99,14 @@ class Phrases:
         """All their titles, each with its end."""
         titles = self.titles.take(items.values)
         end = Jagged(np.full(len(titles), self.n_words), np.arange(len(titles) + 1))
-        each = _joined(titles, end)
+        each = joined(titles, end)
         return Jagged(each.values + self.book.n_tokens, each.offsets[items.offsets])
 
     def told(self, prompts: Ragged, answers: Ragged) -> Told:
         """Rows that end with an answer each, in order of length; its last token is told and not read."""
         order = np.argsort(prompts.lengths + answers.lengths, kind="stable")
         prompts, answers = prompts.take(order), answers.take(order)
-        rows = _joined(prompts, answers)
+        rows = joined(prompts, answers)
         read = np.ones(len(rows.values), dtype=np.bool_)
         read[rows.offsets[1:] - 1] = False
         within = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)
@@ -263,12 +263,3 @@ class Groups:
         parts = (None if part is None else part[first:last] for part in whole)
         longest = int(np.diff(offsets).max(initial=0))
         return Groups(self.tokens[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0], longest, *parts)
-
-
-def _joined(left: Ragged, right: Ragged) -> Ragged:
-    """Rows end to end: each row of `left`, then that of `right`."""
-    offsets = left.offsets + right.offsets
-    values = np.empty(offsets[-1], dtype=np.int64)
-    values[np.arange(len(left.values)) + np.repeat(right.offsets[:-1], left.lengths)] = left.values
-    values[np.arange(len(right.values)) + np.repeat(left.offsets[1:], right.lengths)] = right.values
-    return Jagged(values, offsets)

@@ -77,6 +77,7 @@ class Recipe(BaseModel):
     environment: settings of that world
     endpoint: a language model takes part, which whoever runs the recipe names
     turns, sessions: how long a session may be, and how many there are; every system meets the same
+    k: length of the lists of a session
     unmasked: also judge lists in which items seen before may stand; those figures are called "ndcg@10 unmasked"
     """
 
@@ -94,6 +95,7 @@ class Recipe(BaseModel):
     endpoint: bool = False
     turns: int = 15
     sessions: int = 2000
+    k: int = 10
     ks: list[int] = [10, 20]
     metrics: list[str] = ["recall", "ndcg"]
     unmasked: bool = False
@@ -260,9 +262,8 @@ def people(recipe: Recipe) -> Asked | Talking:
 
 def _sessions(recipe: Recipe) -> dict[str, Any]:
     """How they meet them: every system in the same sessions."""
-    k = 10 if recipe.world == "attributes" else 5
-    how: dict[str, Any] = {"turns": recipe.turns, "sessions": recipe.sessions, "seeds": (recipe.seed,), "k": k}
-    return {**how, "at": tuple(recipe.ks)}
+    how: dict[str, Any] = {"turns": recipe.turns, "sessions": recipe.sessions, "seeds": (recipe.seed,)}
+    return {**how, "k": recipe.k, "at": tuple(recipe.ks)}
 
 
 def _trained(told: dict[str, Any]) -> dict[str, Any]:
@@ -325,8 +326,8 @@ def _protocol(recipe: Recipe) -> str:
         return "labelled rows, each predicted in its context"
     if recipe.protocol == "interactive":
         unseen = ", items seen before left out" if people(recipe).unseen else ""
-        k = _sessions(recipe)["k"]
-        return f"{recipe.sessions:,} sessions of up to {recipe.turns} turns, the same for all, lists of {k}{unseen}"
+        met = f"{recipe.sessions:,} sessions of up to {recipe.turns} turns, the same for all"
+        return f"{met}, lists of {recipe.k}{unseen}"
     unmasked = " (unmasked: not left out)" if recipe.unmasked else ""
     return "full catalogue, items seen in training and validation left out" + unmasked
 

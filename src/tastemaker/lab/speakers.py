@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from tastemaker.contracts import ChatModel
-from tastemaker.data.dialogues import Person, Phrasing
+from tastemaker.data.dialogues import Person
 from tastemaker.language.tasks import PersonAsked, PersonSays, Turn
 from tastemaker.types import NotFound, nearest
 
@@ -27,15 +27,14 @@ class Rules:
     catalogue: pl.DataFrame = field(repr=False)
     title: str = "title"
     noun: str = "film"
-    phrasing: Phrasing = "held out"
 
     @property
     def identity(self) -> str:
-        return f"rules, {self.phrasing} phrasings, {self.noun}, {self.title}"
+        return f"rules, {self.noun}, {self.title}"
 
     def opens(self, target: int, history: Sequence[int], seed: int) -> tuple[str, Person]:
         person = Person.of(
-            self.catalogue, target, liked=history[-5:], seed=seed, phrasing=self.phrasing, noun=self.noun,
+            self.catalogue, target, liked=history[-5:], seed=seed, phrasing="held out", noun=self.noun,
             title=self.title,
         )  # fmt: skip
         said, person = person.opens()
@@ -52,14 +51,11 @@ class Played:
     """People that a language model plays, told the facts of what they want and what they chose before.
 
     A message that names the title is asked for anew, `DRAWS` times at most; then the title is taken out of it.
-
-    hidden: columns of the catalogue that are not told, ids and counts of choices among them
     """
 
     chat: ChatModel
     catalogue: pl.DataFrame = field(repr=False)
     title: str = "title"
-    hidden: tuple[str, ...] = ("item",)
 
     @property
     def identity(self) -> str:
@@ -92,7 +88,7 @@ class Played:
 
     def _told(self, name: str, value: Any) -> str:
         """A fact in words; "" for what is not told."""
-        if name in (self.title, *self.hidden) or value is None or self.catalogue.schema[name] == pl.Datetime:
+        if name in (self.title, "item", "available") or value is None or self.catalogue.schema[name] == pl.Datetime:
             return ""
         if isinstance(value, list | pl.Series):
             parts = list(value)

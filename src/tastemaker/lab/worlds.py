@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -100,7 +100,7 @@ class Talking:
     title: str = setting("title", "Column of the items' titles.")
     noun: str = setting("film", "What an item is called, where people speak by rules.")
     played: bool = setting(False, "Whether a language model plays the people; else they speak by rules.")
-    unseen: ClassVar = True
+    unseen: bool = setting(True, "Whether what a user chose before cannot be shown.")
 
     def made(self, data: Dataset | None, turns: int, seed: int, chat: ChatModel | None = None) -> World:
         parts = split(_given(data), self.split, seed=seed)
@@ -114,7 +114,7 @@ class Talking:
                 hint="--chat-url http://127.0.0.1:11434/v1 --chat-model NAME, or played=false",
             )
         voice = speaker(parts.data.items, chat=chat if self.played else None, title=self.title, noun=self.noun)
-        return TalkingUsers.of(parts, voice, self.part, horizon=turns)
+        return TalkingUsers.of(parts, voice, self.part, horizon=turns, unseen=self.unseen)
 
 
 ENVIRONMENTS: Mapping[str, type[Any]] = {"latent": Latent, "replay": Replay, "attributes": Asked, "talks": Talking}

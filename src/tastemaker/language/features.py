@@ -107,20 +107,6 @@ class ItemVectors:
         """Those of items that came later [n, W]."""
         return np.concatenate(encoded(self.sources, items, self.kept), axis=1)
 
-    def adopt(self, old: ItemVectors) -> None:
-        """Encode as another does."""
-        self.kept = old.kept
-
-    def export(self) -> dict[str, Any]:
-        return {f"encoder.{n}.{name}": array for n, kept in enumerate(self.kept) for name, array in kept.items()}
-
-    def restore(self, state: State) -> None:
-        """Take what `export` gave."""
-        self.kept = []
-        for n in range(len(self.sources)):
-            start = f"encoder.{n}."
-            self.kept.append({name.removeprefix(start): a for name, a in state.items() if name.startswith(start)})
-
 
 def item_vectors(
     found: Sequence[Source], items: pl.DataFrame

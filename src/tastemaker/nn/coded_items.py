@@ -6,8 +6,8 @@ yield from self.coded.learn(data.items, RowFeed)       # within a program; then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,15 @@ from tastemaker.types import Codebook, Requests, State
 
 
 class Said(Protocol):
-    """What gives the vectors of items: `tastemaker.language.features.ItemVectors`."""
+    """What gives the vectors of items: `tastemaker.language.features.ItemVectors`.
+
+    sources: the ways in which something is said of items; kept: what the encoder of each knows of the catalogue
+    """
+
+    kept: list[State]
+
+    @property
+    def sources(self) -> Sequence[Any]: ...
 
     @property
     def width(self) -> int: ...
@@ -32,12 +40,6 @@ class Said(Protocol):
 
     def encode(self, items: pl.DataFrame) -> Floats:
         """Those of items that came later [n, W]."""
-
-    def adopt(self, old: Self) -> None: ...
-
-    def export(self) -> dict[str, Any]: ...
-
-    def restore(self, state: State) -> None: ...
 
 
 class CodedItems(nn.Module):
@@ -65,7 +67,7 @@ class CodedItems(nn.Module):
 
     def adopt(self, old: CodedItems, items: NDArray[np.integer[Any]]) -> None:
         """Take an older fit's codes and what made them; `items`: the older number of each item, -1 for a new one."""
-        self.said.adopt(old.said)
+        self.said.kept = old.said.kept
         self.coder.adopt(old.coder)
         self.book = old.book
         self._given = np.where(items[:, None] >= 0, old.book.codes[np.maximum(items, 0)], -1)
@@ -88,10 +90,12 @@ class CodedItems(nn.Module):
 
     def export(self) -> dict[str, Any]:
         told = {f"coder.{name}": array for name, array in self.coder.export().items()}
-        return {**told, **self.said.export(), **self.book.export()}
+        for n, kept in enumerate(self.said.kept):
+            told |= {f"encoder.{n}.{name}": array for name, array in kept.items()}
+        return {**told, **self.book.export()}
 
     def restore(self, state: State, n_items: int) -> None:
         """Take what `export` gave; BundleError where it does not fit."""
         self.book = Codebook.of(state, n_items, self.coding.sizes)
         self.coder.restore(under(state, "coder."))
-        self.said.restore(state)
+        self.said.kept = [under(state, f"encoder.{n}.") for n in range(len(self.said.sources))]

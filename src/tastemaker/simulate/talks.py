@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tastemaker.simulate.attributes import shown_events
 from tastemaker.types import Actions, Feedback, Jagged, Part, Requests, Split, UsageError, mix
+from tastemaker.types.jagged import joined
 
 Ints = NDArray[np.int64]
 
@@ -78,10 +79,17 @@ class TalkingUsers:
             raise UsageError("a session has at least one turn")
 
     @classmethod
-    def of(cls, parts: Split, speaker: Speaker, part: Part = "test", *, horizon: int = 5) -> TalkingUsers:
-        """Users who want what they chose in a part of a split, and had not chosen before."""
+    def of(
+        cls, parts: Split, speaker: Speaker, part: Part = "test", *, horizon: int = 5, unseen: bool = True
+    ) -> TalkingUsers:
+        """Users who want what they chose in a part of a split, and had not chosen before.
+
+        Args:
+            unseen: requests exclude what a user chose before.
+        """
         cases = parts.cases(part)
-        return cls(speaker, cases.requests, cases.targets.rows, cases.targets.values.astype(np.int32), horizon)
+        requests = cases.requests if unseen else cases.requests.with_(exclude=None)
+        return cls(speaker, requests, cases.targets.rows, cases.targets.values.astype(np.int32), horizon)
 
     @cached_property
     def identity(self) -> str:
@@ -90,7 +98,7 @@ class TalkingUsers:
         users = self.askers if self.asked.users is None else self.asked.users[self.askers]
         for array in (users, self.targets):
             total.update(np.ascontiguousarray(array).tobytes())
-        total.update(repr((self.speaker.identity, self.horizon)).encode())
+        total.update(repr((self.speaker.identity, self.horizon, self.asked.exclude is None)).encode())
         return f"talking users {total.hexdigest()}"
 
     def reset(self, seeds: NDArray[np.uint64]) -> tuple[Requests, TalkState]:
@@ -135,18 +143,12 @@ class TalkingUsers:
             state.turn + 1,
             tuple(minds[row] for row in on.tolist()),
             tuple(texts[on].tolist()),
-            _beside(state.refused, shown).take(on),
+            joined(state.refused, shown).take(on),
         )
         return feedback, self._requests(after), done, after
 
     def _requests(self, state: TalkState) -> Requests:
         asked = self.asked.take(self.askers[state.pairs])
-        barred = state.refused if asked.exclude is None else _beside(asked.exclude, state.refused)
+        barred = state.refused if asked.exclude is None else joined(asked.exclude, state.refused)
         text = np.array(state.texts, dtype=object).reshape(-1)
         return asked.with_(text=text, exclude=barred, seeds=mix(state.seeds, 3))
-
-
-def _beside(left: Jagged[Any], right: Jagged[Any]) -> Jagged[NDArray[np.int32]]:
-    """Rows end to end."""
-    values = np.concatenate([left.values, right.values]).astype(np.int32)
-    return Jagged.from_rows(np.concatenate([left.rows, right.rows]), values, len(left))

@@ -218,3 +218,12 @@ def concat(parts: Sequence[Jagged[V]]) -> Jagged[V]:
     shifts = np.cumsum([0, *(int(part.offsets[-1]) for part in parts[:-1])])
     tails = [part.offsets[1:] + shift for part, shift in zip(parts, shifts, strict=True)]
     return Jagged(values, np.concatenate([np.zeros(1, dtype=np.int64), *tails]))
+
+
+def joined(left: Jagged[NDArray[Any]], right: Jagged[NDArray[Any]]) -> Jagged[NDArray[Any]]:
+    """Rows end to end: each row of `left`, then that of `right`."""
+    offsets = left.offsets + right.offsets
+    values = np.empty(offsets[-1], dtype=np.result_type(left.values, right.values))
+    values[np.arange(len(left.values)) + np.repeat(right.offsets[:-1], left.lengths)] = left.values
+    values[np.arange(len(right.values)) + np.repeat(left.offsets[1:], right.lengths)] = right.values
+    return Jagged(values, offsets)
