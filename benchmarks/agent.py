@@ -32,6 +32,7 @@ from tastemaker.data.dialogues import Person
 from tastemaker.data.synthetic import World
 from tastemaker.evaluate import bootstrap
 from tastemaker.language.accounts import Counted
+from tastemaker.language.chat import open_chat
 from tastemaker.language.text import TfidfSvd, fit_text, item_texts
 from tastemaker.train import fit
 from tastemaker.types import Feedback, Jagged, Requests, progress
@@ -233,11 +234,8 @@ def main() -> None:
     parser.add_argument("--model", help="the model to ask for there")
     parser.add_argument("--key-variable", default="", help="environment variable that holds the key")
     given = parser.parse_args()
-    chat = None
-    if given.url:
-        from tastemaker.language.chat import Endpoint
-
-        chat = Counted(Endpoint.of(model=given.model, base_url=given.url, key_variable=given.key_variable))
+    endpoint = open_chat(given.url, given.model, given.key_variable)
+    chat = None if endpoint is None else Counted(endpoint)
     found = {"systems": measured(given.worlds, given.people, chat), "long talks": talked_on(given.turns)}
     if chat is not None:
         found |= {"model": given.model, "spent": {task: asdict(spent) for task, spent in chat.account().items()}}

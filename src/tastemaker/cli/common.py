@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tastemaker.contracts import ChatModel
     from tastemaker.types import Dataset, Split
 
 Data = Annotated[
@@ -38,19 +37,6 @@ ChatKey = Annotated[
     str | None,
     typer.Option(envvar="TASTEMAKER_CHAT_KEY_VARIABLE", help="Environment variable that holds the endpoint's key."),
 ]
-
-
-def open_chat(url: str | None, model: str | None, key_variable: str | None) -> ChatModel | None:
-    """The language model at an endpoint; None where none is named."""
-    from tastemaker.types import UsageError
-
-    if url is None and model is None:
-        return None
-    if url is None or model is None:
-        raise UsageError("a language model has an address and a name", hint="--chat-url URL --chat-model NAME")
-    from tastemaker.language.chat import Endpoint
-
-    return Endpoint.of(model=model, base_url=url, key_variable=key_variable or "")
 
 
 def open_data(name: str) -> Dataset:

@@ -17,7 +17,6 @@ from tastemaker.cli.common import (
     Settings,
     as_json,
     note,
-    open_chat,
     open_data,
     parse_settings,
     show,
@@ -72,6 +71,7 @@ def interact(
     """
     from tastemaker.evaluate import interact as play
     from tastemaker.lab.worlds import world as made
+    from tastemaker.language.chat import open_chat
 
     if about:
         _tell(environment)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tastemaker.cli.common import ChatKey, ChatName, ChatUrl, Json, as_json, note, open_chat, show, table
+from tastemaker.cli.common import ChatKey, ChatName, ChatUrl, Json, as_json, note, show, table
 
 app = typer.Typer(help="Published experiments: list them, run them, see ours beside theirs.", no_args_is_help=True)
 Where = Annotated[Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes, else our own.")]
@@ -53,6 +53,7 @@ def run(
     """Run recipes and write what they gave beside what was published."""
     from tastemaker.lab import recipes as lab
     from tastemaker.lab.pages import results_table
+    from tastemaker.language.chat import open_chat
     from tastemaker.types import UsageError, nearest
 
     if tier not in lab.TIERS:

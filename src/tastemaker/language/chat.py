@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from tastemaker.language.accounts import Ledger, Spent
 from tastemaker.language.prompts import Prompt, render
-from tastemaker.types import TastemakerError, UsageError, optional, setting
+from tastemaker.types import ConfigError, TastemakerError, UsageError, optional, setting
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -236,6 +236,23 @@ class Endpoint:
         return ChatError(
             f"{where} cannot be reached: {hidden(str(error), key)}", hint="is the server up, and the address right?"
         )
+
+
+def open_chat(url: str | None, model: str | None, key_variable: str | None = None, **settings: Any) -> Endpoint | None:
+    """The language model of this name at this address; None where neither is given.
+
+    Raises:
+        ConfigError: an address without a model, or a model without an address.
+    """
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise ConfigError(
+            f"a language model has an address and a name: the {'address' if url is None else 'name'} is missing",
+            hint="--chat-url http://127.0.0.1:11434/v1 --chat-model qwen3, or "
+            "TASTEMAKER_CHAT_URL and TASTEMAKER_CHAT_MODEL in the environment",
+        )
+    return Endpoint.of(model=model, base_url=url, key_variable=key_variable or "", **settings)
 
 
 def _library(name: str) -> Any:

@@ -8,7 +8,6 @@ from tastemaker.contracts import Binds, ChatModel, Resources
 from tastemaker.serve.entry import Entry
 from tastemaker.serve.settings import Settings
 from tastemaker.train.bundle import bind
-from tastemaker.types import ConfigError
 
 LATE = 30.0  # seconds that a question to a language model may take, where a turn may take as long
 
@@ -19,19 +18,10 @@ def chat_of(settings: Settings) -> ChatModel | None:
     Raises:
         ConfigError: an address without a model, or a model without an address.
     """
-    url, model = settings.chat_url, settings.chat_model
-    if url is None and model is None:
-        return None
-    if url is None or model is None:
-        lacking = "chat_url" if url is None else "chat_model"
-        raise ConfigError(
-            f"a language model has an address and a name: the setting {lacking} is missing",
-            hint="as TASTEMAKER_CHAT_URL=http://127.0.0.1:11434/v1 TASTEMAKER_CHAT_MODEL=qwen3",
-        )
-    from tastemaker.language.chat import Endpoint
+    from tastemaker.language.chat import open_chat
 
     seconds = min(LATE, settings.turn_seconds)
-    return Endpoint.of(model=model, base_url=url, key_variable=settings.chat_key_variable, seconds=seconds)
+    return open_chat(settings.chat_url, settings.chat_model, settings.chat_key_variable, seconds=seconds)
 
 
 def lend(entry: Entry, shelf: Mapping[str, Entry], chat: ChatModel | None) -> None:

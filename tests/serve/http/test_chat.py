@@ -427,7 +427,7 @@ def test_a_served_system_is_given_what_it_leans_on(
     from tastemaker.serve.entry import Entry
     from tastemaker.types import ConfigError
 
-    with pytest.raises(ConfigError, match="chat_model is missing"):
+    with pytest.raises(ConfigError, match="the name is missing"):
         make(chat_url="http://127.0.0.1:1/v1")
     runtime = make(chat_url="http://127.0.0.1:1/v1", chat_model="small", chat_key_variable="SOME_KEY")
     one = entry(bundles["ease"], kind=Leaning)
