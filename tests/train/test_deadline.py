@@ -34,6 +34,7 @@ def test_a_cut_training_goes_on_and_ends_the_same(parts: Split, tmp_path: Path) 
     ours, theirs = export_state(rest.system), export_state(whole.system)
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert not list(tmp_path.rglob("*.checkpoint"))
+    assert rest.about["fit"]["seconds"] >= rest.about["training"][0]["seconds"] >= 0.02, "earlier processes count"
 
 
 def test_known_epochs_are_trained_and_not_judged(parts: Split, tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ def fit(
                 again = None if folder is None else folder / "refit"
                 running = replace(running, folder=again, fixed=fixed, stage=0, told=[*running.told])
                 taught = _learn(info, settings, learnt, changes, running)
+    trained = sum(told["seconds"] for told in running.told)  # earlier processes included, where a run was taken up
     return Bundle(
         system=taught,
         info=info,
@@ -256,7 +257,7 @@ def fit(
             },
             "seed": seed,
             "facts": dict(taught.facts()) if isinstance(taught, Tells) else {},
-            "fit": {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
+            "fit": {"seconds": max(cost.seconds, trained), "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb},
             **({"transforms": asked} if changes else {}),
             **({"warm": running.carried} if warm is not None else {}),
             **({"training": running.told, "judged_on": judged_on} if running.told else {}),
