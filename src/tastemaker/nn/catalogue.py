@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tastemaker.nn.compiling import left_alone
+
 CELLS = {"cpu": 1 << 18}  # scores of one strip: 1 MB, so that they stay in the cache
 CELLS_ELSEWHERE = 1 << 25
 
@@ -53,8 +55,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return ready[0], ready[1], None, ready[2] if ctx.biased else None
 
 
-# compiled it would gain nothing: it is a loop that looks at its data
-_by_strips: Any = torch.compiler.disable(_CatalogueSoftmax.apply)  # type: ignore[no-untyped-call]
+_by_strips = left_alone(_CatalogueSoftmax.apply)
 
 
 def _sweep(

@@ -26,6 +26,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tastemaker.nn.compiling import left_alone
+
 STEP = 0.301  # of the natural logarithm of a time difference
 N_STEPS = 129
 FIRST = np.maximum(1, np.ceil(np.exp(STEP * np.arange(N_STEPS)))).astype(np.int64)
@@ -263,8 +265,7 @@ class _Pointwise(torch.autograd.Function):
         return of_queries, of_keys, of_values, *tables, None, None
 
 
-# compiled it would gain nothing: it is a loop that looks at its data
-_by_blocks: Any = torch.compiler.disable(_Pointwise.apply)  # type: ignore[no-untyped-call]
+_by_blocks = left_alone(_Pointwise.apply)
 
 
 def _picked(rows: Tensor, numbers: Tensor) -> Tensor:

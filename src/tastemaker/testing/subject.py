@@ -17,7 +17,7 @@ from tastemaker.types import Cases, Dataset, Requests, Slates, Split, request_se
 
 K = 10
 SEED = 7
-SMALL = {"dim": 32, "epochs": 20, "every": 5, "max_len": 20, "batch_size": 256, "lr": 0.01}
+SMALL = {"dim": 32, "epochs": 12, "every": 4, "max_len": 20, "batch_size": 256, "lr": 0.01}
 """Settings that trained systems share by name, at sizes for which seconds are enough; a class may name others in
 `small`, as one does that learns from many more rows."""
 WORLD, WORLD_OF_ROWS = (300, 200), (100, 100)

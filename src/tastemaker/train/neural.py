@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from tastemaker.contracts import Batch, Feed, Optimiser, Plateau, Train
 from tastemaker.feeds.feed import tensors
+from tastemaker.nn.compiling import compiled
 from tastemaker.nn.row_adam import RowAdam
 from tastemaker.nn.table import Table
 from tastemaker.train.codec import recall, store
@@ -61,7 +62,7 @@ class Part:
         self.optimisers = optimisers(self.parameters, system, self.how)
         self.steps = 0
         self.longest = epochs * math.ceil(len(self.feed) / self.how.accumulate)
-        self.rows = torch.compile(self.loss) if run.hardware.compile else self.loss
+        self.rows = compiled(self.loss) if run.hardware.compile else self.loss
 
     def loss(self, batch: Any) -> Tensor:
         """One loss a row."""

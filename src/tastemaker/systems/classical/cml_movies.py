@@ -97,6 +97,7 @@ class CMLMovies(nn.Module):
     points: Tensor
     head: Tensor
     rows: ClassVar = {"vectors": ("items",), "points": ("items",), "own.weight": ("items",)}
+    small: ClassVar = {"epochs": 6, "batch_size": 512, "text_dim": 32}
 
     @dataclass(frozen=True)
     class Config:

@@ -64,6 +64,7 @@ class SimGCL(nn.Module):
     """
 
     rows: ClassVar = {"table.weight": ("users", "items")}
+    small: ClassVar = {"epochs": 20}
 
     @dataclass(frozen=True)
     class Config:

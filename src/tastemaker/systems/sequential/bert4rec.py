@@ -47,6 +47,7 @@ class BERT4Rec(nn.Module):
     """Tells hidden items from those before and after; the next item is hidden behind the last."""
 
     rows: ClassVar = {"table.weight": ("items", 1), "bias": ("items",)}  # one more: the mask
+    small: ClassVar = {"epochs": 20}
 
     @dataclass(frozen=True)
     class Config:
