@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import string
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -160,30 +162,21 @@ def encoded(value: Any) -> bytes:
 def test_ten_thousand_hostile_requests(make: Callable[..., Any], bundles: dict[str, Any]) -> None:
     runtime = make(body_bytes=20_000)
     runtime.put(talking.entry(bundles["ease"]))
-    with TestClient(create_app(runtime), raise_server_exceptions=False) as client:
+    asyncio.run(_attacked(runtime))
+
+
+async def _attacked(runtime: Any) -> None:
+    app = create_app(runtime)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.app.router.lifespan_context(app.app),
+        httpx.AsyncClient(transport=transport, base_url="http://testserver") as client,
+    ):
         chaos = Chaos(0, runtime.entry().bundle.users.series.to_list()[:20], runtime.entry().ids[:50])
-        session = client.post("/act", json={"text": "hello"}).json()["session"]
+        session = (await client.post("/act", json={"text": "hello"})).json()["session"]
         found: Counter[int] = Counter()
         for _ in range(N):
-            path = chaos.one(PATHS)
-            if path == "/items" or chaos.rng.random() < 0.05:
-                query = {chaos.one(["find", "limit", "cursor", "system", "x"]): chaos.text()}
-                url = chaos.one(
-                    ["/items", "/users", "/items/" + quoted(chaos.text()), "/users/" + quoted(chaos.text())]
-                )
-                query = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
-                answer = client.get(url, params=query)
-            elif "{}" in path:
-                url = path.format(chaos.one([session, quoted(chaos.text())]))
-                answer = client.request(
-                    chaos.one(["PUT", "PUT", "PUT", "GET", "DELETE"]),
-                    url,
-                    content=chaos.body(path),
-                    headers={"Content-Type": "application/json"},
-                )
-            else:
-                kind = chaos.one(["application/json"] * 8 + ["text/plain", "application/xml"])
-                answer = client.post(path, content=chaos.body(path), headers={"Content-Type": kind})
+            answer = await _sent(client, chaos, session)
             found[answer.status_code] += 1
             assert answer.status_code < 500 or answer.status_code == 501, answer.text
             if answer.status_code >= 400:
@@ -192,7 +185,23 @@ def test_ten_thousand_hostile_requests(make: Callable[..., Any], bundles: dict[s
                 leak = next((word for word in LEAKS if word in answer.text), None)
                 assert leak is None, f"{leak!r} in {answer.text}"
         assert found[200] > 500 and found[422] > 2000, found
-        assert client.post("/recommend", json={"user": chaos.users[0]}).status_code == 200, "and it still answers"
+        again = await client.post("/recommend", json={"user": chaos.users[0]})
+        assert again.status_code == 200, "and it still answers"
+
+
+async def _sent(client: httpx.AsyncClient, chaos: Chaos, session: str) -> httpx.Response:
+    path = chaos.one(PATHS)
+    if path == "/items" or chaos.rng.random() < 0.05:
+        query = {chaos.one(["find", "limit", "cursor", "system", "x"]): chaos.text()}
+        url = chaos.one(["/items", "/users", "/items/" + quoted(chaos.text()), "/users/" + quoted(chaos.text())])
+        return await client.get(url, params={n: v.encode("utf-8", "replace").decode() for n, v in query.items()})
+    if "{}" in path:
+        url = path.format(chaos.one([session, quoted(chaos.text())]))
+        method = chaos.one(["PUT", "PUT", "PUT", "GET", "DELETE"])
+        how = {"Content-Type": "application/json"}
+        return await client.request(method, url, content=chaos.body(path), headers=how)
+    kind = chaos.one(["application/json"] * 8 + ["text/plain", "application/xml"])
+    return await client.post(path, content=chaos.body(path), headers={"Content-Type": kind})
 
 
 def quoted(text: str) -> str:
