@@ -43,6 +43,7 @@ def test_losses_and_gradients_equal_the_reference(
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "CELLS", {"cpu": cells})  # strips of a few rows, and of one
+        patch.setattr(catalogue, "ROWS", 1)
         for function in (reference, catalogue_softmax):
             losses = function(hidden, items, targets, bias[0] if biased else None)
             gradients = torch.autograd.grad((losses * weights).sum(), [hidden, items, *bias])
@@ -86,6 +87,7 @@ def test_memory_is_that_of_a_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor of rows by items is ever made."""
     hidden, items, targets = inputs(600, 500, 4, False, 3)
     monkeypatch.setattr(catalogue, "CELLS", {"cpu": 5000})
+    monkeypatch.setattr(catalogue, "ROWS", 4)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as seen:
         catalogue_softmax(hidden, items, targets).mean().backward()
     shapes = [shape for event in seen.events() for shape in event.input_shapes or () if len(shape) == 2]

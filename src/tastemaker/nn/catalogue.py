@@ -1,7 +1,7 @@
 """Cross-entropy over a whole catalogue without its table of scores.
 
 Scores are made for a strip of rows at a time and are still in the cache when they are turned into losses and their
-gradients. A strip takes a fixed size, or that of the items' vectors where this is larger, whatever the rows.
+gradients. A strip takes a fixed size, or that of 64 rows where this is larger, however many rows there are.
 `F.cross_entropy(hidden @ items.T + bias, targets, reduction="none")` is the reference.
 
 M rows, I items, D width.
@@ -17,6 +17,7 @@ from torch import Tensor
 from tastemaker.nn.compiling import left_alone
 
 CELLS = {"cpu": 1 << 18}  # scores of one strip: 1 MB, so that they stay in the cache
+ROWS = 64  # of a strip at least: products of fewer are slow
 CELLS_ELSEWHERE = 1 << 25
 
 
@@ -67,41 +68,46 @@ def _sweep(
     kind: torch.dtype,
     wanted: bool,
 ) -> tuple[Tensor, ...]:
-    """Losses [M] and, where wanted, the gradients of their sum, weighed by `weights` [M]: hidden, items, bias."""
+    """Losses [M] and, where wanted, the gradients of their sum, weighed by `weights` [M]: hidden, items, bias.
+
+    A strip holds a column for each row: long and narrow, as processors multiply fastest. Its exponentials are never
+    divided by their sums [R]: what they are multiplied with is.
+    """
     device, n_items = hidden.device, len(items)
     losses = torch.empty(len(hidden), dtype=torch.float32, device=device)
     by_hidden = torch.empty_like(hidden) if wanted else None
     by_items = torch.zeros(items.shape, dtype=torch.float32, device=device) if wanted else None
     by_bias = torch.zeros_like(bias) if wanted and bias is not None else None
-    rows_a_strip = min(
-        max(1, len(hidden)), max(items.shape[1], CELLS.get(device.type, CELLS_ELSEWHERE) // max(1, n_items))
-    )
-    strip = torch.empty(rows_a_strip, n_items, dtype=kind, device=device)
-    cast, start_at = items.to(kind), None if bias is None else bias.to(kind)
-    for start in range(0, len(hidden), rows_a_strip):
-        rows = slice(start, start + rows_a_strip)
-        left, told = hidden[rows].to(kind), targets[rows, None]
-        scores = strip[: len(left)]
-        if start_at is None:
-            torch.mm(left, cast.T, out=scores)
-        else:
-            torch.addmm(start_at, left, cast.T, out=scores)
-        most, mine = scores.amax(dim=1).float(), scores.gather(1, told).squeeze(1).float()
-        shares = torch.softmax(scores, dim=1, dtype=torch.float32)
-        losses[rows] = most - mine - shares.amax(dim=1).log_()  # the largest share is 1 / sum of exp(score - most)
+    n_rows = min(max(1, len(hidden)), max(ROWS, CELLS.get(device.type, CELLS_ELSEWHERE) // max(1, n_items)))
+    strip = torch.empty(n_items * n_rows, dtype=kind, device=device)
+    cast, start_at = items.to(kind), None if bias is None else bias.to(kind).unsqueeze(1)
+    for start in range(0, len(hidden), n_rows):
+        rows = slice(start, start + n_rows)
+        left, told = hidden[rows].to(kind), targets[rows]
+        scores = strip[: n_items * len(left)].view(n_items, len(left))
+        torch.mm(cast, left.T, out=scores)
+        if start_at is not None:
+            scores += start_at
+        mine = scores.gather(0, told.unsqueeze(0)).squeeze(0).float()
+        most = scores.amax(dim=0)
+        grown = scores.sub_(most).exp_() if kind == torch.float32 else scores.float().sub_(most).exp_()
+        total = grown.sum(dim=0)
+        losses[rows] = total.log() + most.float() - mine
         if by_hidden is None or by_items is None:
             continue
-        shares.scatter_add_(1, told, shares.new_full(told.shape, -1.0))
-        if weights is not None:
-            shares.mul_(weights[rows, None])
-        if by_bias is not None:
-            by_bias += shares.sum(dim=0)
-        shares = shares.to(kind)
-        by_hidden[rows] = shares @ cast
+        weight = torch.ones_like(total) if weights is None else weights[rows]
+        share = (weight / total).unsqueeze(1)
+        grown = grown.to(kind)
+        by_hidden[rows] = (grown.T @ cast) * share - cast[told] * weight.unsqueeze(1)
+        scaled = (left * share).to(kind)
         if kind == torch.float32:
-            by_items.addmm_(shares.T, left)
+            by_items.addmm_(grown, scaled)
         else:
-            by_items += shares.T @ left
+            by_items += grown @ scaled
+        by_items.index_add_(0, told, (left * weight.unsqueeze(1)).float(), alpha=-1)
+        if by_bias is not None:
+            by_bias += (grown @ share.to(kind)).squeeze(1)
+            by_bias.index_add_(0, told, weight.to(by_bias.dtype), alpha=-1)
     found = (by_hidden, None if by_items is None else by_items.to(items.dtype), by_bias)
     return (losses, *(gradient for gradient in found if gradient is not None))
 
