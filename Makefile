@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --no-compile  # modules are compiled when they are first used
 READY  := $(VENV)/.ready
+# Modules are compiled when they are first used, and kept: most of what is installed never is.
+PIP    := $(BIN)/python -m pip install --quiet --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint types wheel docs clean
 
