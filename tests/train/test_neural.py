@@ -247,7 +247,9 @@ np.savez({out!r}, **export_state(bundle.system))
 @pytest.mark.parametrize("system", ["Probe", "'bpr-mf'"])
 def test_killed_at_any_moment_it_ends_with_the_same_weights(parts: Split, tmp_path: Path, system: str) -> None:
     """SIGKILL, several times, between and within epochs."""
-    slow = {**HARD, "seconds": 0.01, "epochs": 10} if system == "Probe" else {"epochs": 14, "batch_size": 128, "dim": 16}
+    slow = (
+        {**HARD, "seconds": 0.01, "epochs": 10} if system == "Probe" else {"epochs": 14, "batch_size": 128, "dim": 16}
+    )
     script = KILLED.format(
         tests=str(Path(__file__).parent),
         system=system,

@@ -1,6 +1,7 @@
-"""What is read of the event log: users' last events, traces, what learners have not seen yet, exports.
+"""What is read of the event log: users' last events, traces, what learners have not seen yet, exports; and the numbers
+that these keep there (`remember`).
 
-Every method is a query, or several, on a connection of its own: nothing here waits for the log's writer.
+Every method has a connection of its own: nothing here waits for the thread that writes events.
 """
 
 from __future__ import annotations

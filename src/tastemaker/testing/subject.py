@@ -19,7 +19,7 @@ K = 10
 SEED = 7
 SMALL = {"dim": 32, "epochs": 12, "every": 4, "max_len": 20, "batch_size": 256, "lr": 0.01}
 """Settings that trained systems share by name, at sizes for which seconds are enough; a class may name others in
-`small`, as one does that learns from many more rows."""
+`small`, as one does that learns from many more rows, or more slowly."""
 WORLD, WORLD_OF_ROWS = (300, 200), (100, 100)
 """Users and items of the synthetic dataset; and of that for systems that predict and have no vectors, which learn from
 all that was shown, and from what is drawn beside it: several rows for each choice."""
