@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tastemaker.nn import compiling
-from tastemaker.nn.compiling import compiled, left_alone
+from tastemaker.nn.compiling import LeftAlone, compiled
 
 
 def test_what_is_left_alone_is_run_as_it_is() -> None:
@@ -19,7 +19,7 @@ def test_what_is_left_alone_is_run_as_it_is() -> None:
         seen.append(torch.compiler.is_compiling())
         return x * 2 if float(x.sum()) > 0 else x
 
-    left = left_alone(loop)
+    left = LeftAlone(loop)
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, example: object) -> object:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tastemaker.nn.compiling import left_alone
+from tastemaker.nn.compiling import LeftAlone
 
 CELLS = {"cpu": 1 << 18}  # scores of one strip: 1 MB, so that they stay in the cache
 ROWS = 64  # of a strip at least: products of fewer are slow
@@ -56,7 +56,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return ready[0], ready[1], None, ready[2] if ctx.biased else None
 
 
-_by_strips = left_alone(_CatalogueSoftmax.apply)
+_by_strips = LeftAlone(_CatalogueSoftmax.apply)
 
 
 def _sweep(

@@ -1,7 +1,7 @@
 """What torch compiles, and what it leaves as it is.
 
-`torch.compiler.disable` does the latter, and importing what it needs takes seconds, in every process that only answers
-or trains without compiling. So it is put off until something is compiled.
+`torch.compiler.disable` does the latter, and importing what it needs takes seconds, also in a process that only lists
+systems or answers. So it is put off until something is compiled.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-_LEFT: list[Left] = []
+_LEFT: list[LeftAlone] = []
 
 
-class Left:
-    """A function that compiled code calls and is not compiled with."""
+class LeftAlone:
+    """A function that compiled code calls and is not compiled with: it would gain nothing, as a loop that looks at its
+    data."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -23,11 +24,6 @@ class Left:
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
-
-
-def left_alone(function: Callable[..., Any]) -> Left:
-    """A function that would gain nothing by being compiled, as a loop that looks at its data."""
-    return Left(function)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

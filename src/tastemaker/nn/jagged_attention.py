@@ -26,7 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tastemaker.nn.compiling import left_alone
+from tastemaker.nn.compiling import LeftAlone
 
 STEP = 0.301  # of the natural logarithm of a time difference
 N_STEPS = 129
@@ -265,7 +265,7 @@ class _Pointwise(torch.autograd.Function):
         return of_queries, of_keys, of_values, *tables, None, None
 
 
-_by_blocks = left_alone(_Pointwise.apply)
+_by_blocks = LeftAlone(_Pointwise.apply)
 
 
 def _picked(rows: Tensor, numbers: Tensor) -> Tensor:
