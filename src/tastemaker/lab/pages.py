@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.contracts import FAMILIES, SystemInfo, find, names
@@ -49,7 +50,8 @@ def results_table(result: dict[str, Any]) -> str:
         lines += [f"Published figures: {result['source']}", ""]
     if result["note"]:
         lines += [result["note"], ""]
-    head = ["system", *figures, "fit s", "evaluate s", "peak MB"]
+    first = figures[0]
+    head = ["system", *figures, f"95% of {first}", "seeds", "fit s", "evaluate s", "peak MB"]
     lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for key, system in result["systems"].items():
         cells = [f"`{key}`"]
@@ -57,18 +59,32 @@ def results_table(result: dict[str, Any]) -> str:
             ours, theirs = system["metrics"].get(name), system["published"].get(name)
             text = "" if ours is None else f"{ours:.4f}"
             cells.append(text + (f" ({theirs:.4f})" if theirs is not None else ""))
-        run = system["runs"][0]
-        peak = max(run["fit_peak_mb"], run["evaluate_peak_mb"])
+        runs = system["runs"]
+        fits, looks = (fmean(run[f"{what}_seconds"] for run in runs) for what in ("fit", "evaluate"))
+        peak = max(run[f"{what}_peak_mb"] for run in runs for what in ("fit", "evaluate"))
         star = "\\*" if accelerator_of(system) else ""
-        cells += [f"{run['fit_seconds']:.1f}{star}", f"{run['evaluate_seconds']:.1f}", f"{peak:,}"]
+        cells += [_interval(runs, first), _seeds(runs, first), f"{fits:.1f}{star}", f"{looks:.1f}", f"{peak:,}"]
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"- `{key}`: {s['note']}" for key, s in result["systems"].items() if s["note"]]
     warnings = [f"- {warning}" for warning in parts["warnings"]]
     used = sorted({name for s in result["systems"].values() if (name := accelerator_of(s))})
-    lines += ["", "In brackets: published." + (f" \\*: trained on one {' or '.join(used)}." if used else "")]
+    told = "Means over seeds; 95%: a bootstrap over cases. In brackets: published."
+    lines += ["", told + (f" \\*: trained on one {' or '.join(used)}." if used else "")]
     lines += ["", *notes] if notes else []
     lines += ["", "What this split lets a system see:", "", *warnings] if warnings else []
     return "\n".join(lines) + "\n"
+
+
+def _interval(runs: Sequence[Mapping[str, Any]], figure: str) -> str:
+    """The 95% interval of a figure over cases, its ends averaged over seeds."""
+    found = [run["intervals"][figure] for run in runs if figure in run["intervals"]]
+    return " to ".join(f"{fmean(ends) + 0.0:.4f}" for ends in zip(*found, strict=True))  # + 0.0: no -0.0000
+
+
+def _seeds(runs: Sequence[Mapping[str, Any]], figure: str) -> str:
+    """How many seeds there are, and the least and greatest of their figures."""
+    values = [run["metrics"][figure] for run in runs if figure in run["metrics"]]
+    return f"{len(runs)}" + (f": {min(values):.4f} to {max(values):.4f}" if len(values) > 1 else "")
 
 
 def accelerator_of(system: dict[str, Any]) -> str | None:
