@@ -10,6 +10,9 @@ does so many times over on Amazon Beauty and on Gowalla, and by far not on Movie
 BPR-MF with vectors of 64; 70 % of each user's choices are learnt from, 10 % stop training, 20 % judge. By default one
 per cent of fake users, five targets among the least popular tenth of the items, profiles as long as real ones. A seed
 settles targets, profiles and training, and all sides share it; figures are means over seeds, differences are paired.
+
+The shift is the longest of .1, .2, .3, .4 and .6 (the authors' on Gowalla) at which the valid figure without an attack
+is not below plain training's, on seed 99, which is none of those judged: at .6 vectors of Amazon Beauty never grow.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from common import data_folder, page_table, write
 
 ATTACKS = ("random", "bandwagon", "dp")
 K = 50
-SETTINGS: dict[str, Any] = {"dim": 64, "every": 4, "patience": 5, "epochs": 200}
+SETTINGS: dict[str, Any] = {"dim": 64, "every": 4, "patience": 8, "epochs": 200}
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
-    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.6], help="lengths of the shift")
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.4], help="lengths of the shift")
     parser.add_argument("--share", type=float, default=0.01, help="fake users for each real one")
     parser.add_argument("--reg", type=float, default=0.01)
     parser.add_argument("--keep", type=Path, help="folder in which finished runs are kept")
