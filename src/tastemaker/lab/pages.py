@@ -206,7 +206,10 @@ def pages(root: Path) -> dict[Path, str]:
     infos = [find(name) for name in names()]
     found = {root / "docs" / "systems" / f"{info.name}.md": system_page(info, results) for info in infos}
     tables = "\n".join(results_table(result) for result in results)
-    head = "# Results\n\nWritten by `tastemaker recipe table --write` from `results/`.\n\n"
+    head = (
+        "# Results\n\nWritten by `tastemaker recipe table --write` from `results/`. Seconds are those of the machine "
+        "that an entry ran on, busy or not, which its file names; [benchmarks.md](benchmarks.md) compares speeds.\n\n"
+    )
     found[root / "docs" / "results.md"] = head + tables
     blocks = {
         "README.md": ("systems", systems_table(infos)),

@@ -291,7 +291,6 @@ def _result(entry: Entry, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "runs": runs,
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": "tastemaker recipe run",
     }
 
 
